@@ -1,0 +1,107 @@
+"""The layers of eSCN: edge embedding, message block, node update (arXiv 2302.03655, figure 3)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from escn_calc.nn.config import ESCNConfig
+from escn_calc.nn.edges import Edges
+from escn_calc.nn.layout import EdgeLayout, node_index
+from escn_calc.nn.parameters import embedding, linear
+from escn_calc.nn.so2 import SO2Block
+from escn_calc.nn.sphere_grid import edge_grid_shape, grid_matrices, published_shape
+
+
+class EdgeBlock(nn.Module):
+    """The invariant edge embedding from distance and the two elements."""
+
+    def __init__(self, config: ESCNConfig) -> None:
+        super().__init__()
+        width = config.edge_channels
+        self.fc1_dist = linear(config.num_distances, width)
+        self.source_embedding = embedding(config.max_num_elements, width)
+        self.target_embedding = embedding(config.max_num_elements, width)
+        self.fc1_edge_attr = linear(width, width)
+
+    def forward(self, basis: Tensor, source_numbers: Tensor, target_numbers: Tensor) -> Tensor:
+        """Map the radial basis (E, G) and atomic numbers (E,) to (E, edge_channels)."""
+        elements = self.source_embedding(source_numbers) + self.target_embedding(target_numbers)
+        return F.silu(self.fc1_edge_attr(F.silu(elements + self.fc1_dist(basis))))
+
+
+class GridActivation(nn.Module):
+    """SiLU applied point by point on a sphere grid, for the edge coefficients of one resolution."""
+
+    to_grid: Tensor
+    from_grid: Tensor
+
+    def __init__(self, config: ESCNConfig, index: int) -> None:
+        super().__init__()
+        lmax, mmax = config.lmax_list[index], config.mmax_list[index]
+        to_grid, from_grid = grid_matrices(lmax, *edge_grid_shape(config, index))
+        kept = node_index(lmax, mmax)
+        self.register_buffer("to_grid", to_grid[:, kept], persistent=False)
+        self.register_buffer("from_grid", from_grid[:, kept].T.contiguous(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (E, M_i, C) to the same shape."""
+        return self.from_grid @ F.silu(self.to_grid @ x)
+
+
+class MessageBlock(nn.Module):
+    """Messages over all edges, summed onto their target nodes."""
+
+    def __init__(self, config: ESCNConfig, layout: EdgeLayout) -> None:
+        super().__init__()
+        self.edge_block = EdgeBlock(config)
+        self.so2_block_source = SO2Block(config, layout)
+        self.so2_block_target = SO2Block(config, layout)
+        self.activations = nn.ModuleList(GridActivation(config, i) for i in range(len(config.lmax_list)))
+
+    def forward(self, x: Tensor, numbers: Tensor, basis: Tensor, edges: Edges) -> Tensor:
+        """Map node features (N, K, C_all) to summed messages of the same shape."""
+        edge = self.edge_block(basis, numbers[edges.source], numbers[edges.target])
+        z = self.so2_block_source(edges.to_frame(x, edges.source), edge)
+        z = z + self.so2_block_target(edges.to_frame(x, edges.target), edge)
+        parts = [act(part) for act, part in zip(self.activations, edges.by_resolution(z), strict=True)]
+        return edges.to_nodes(parts)
+
+
+class LayerBlock(nn.Module):
+    """One layer: messages, then a point-wise network on the sphere of each node.
+
+    The first and the last channel map have no bias, so they commute with the grid transforms and act on the
+    coefficients, which are fewer than the grid points.
+    """
+
+    to_grid: Tensor
+    from_grid: Tensor
+    owned: Tensor
+
+    def __init__(self, config: ESCNConfig, layout: EdgeLayout) -> None:
+        super().__init__()
+        width = config.all_channels
+        self.message_block = MessageBlock(config, layout)
+        self.fc1_sphere = linear(2 * width, width, bias=False)
+        self.fc2_sphere = linear(width, width, bias=False)
+        self.fc3_sphere = linear(width, width, bias=False)
+        lmax = max(config.lmax_list)
+        to_grid, from_grid = grid_matrices(lmax, *published_shape(lmax, lmax, config.resolution))
+        self.register_buffer("to_grid", to_grid, persistent=False)
+        self.register_buffer("from_grid", from_grid.T.contiguous(), persistent=False)
+        self.register_buffer("owned", _owned_coefficients(config), persistent=False)
+
+    def forward(self, x: Tensor, numbers: Tensor, basis: Tensor, edges: Edges) -> Tensor:
+        """Return the update of the node features x, (N, K, C_all)."""
+        message = self.message_block(x, numbers, basis, edges)
+        samples = F.silu(self.to_grid @ self.fc1_sphere(torch.cat((x, message), dim=-1)))
+        samples = F.silu(self.fc2_sphere(samples))
+        return self.fc3_sphere(self.from_grid @ samples) * self.owned
+
+
+def _owned_coefficients(config: ESCNConfig) -> Tensor:
+    """Ones where a resolution has a coefficient, zeros above its lmax; (K, C_all) float64."""
+    owned = torch.zeros((max(config.lmax_list) + 1) ** 2, config.all_channels, dtype=torch.float64)
+    for lmax, block in zip(config.lmax_list, owned.split(config.sphere_channels, dim=-1), strict=True):
+        block[: (lmax + 1) ** 2] = 1.0
+    return owned

@@ -1,0 +1,99 @@
+"""The hyperparameters of an eSCN network, validated."""
+
+from dataclasses import dataclass
+
+from escn_calc.errors import CheckpointError
+
+DISTANCE_FUNCTIONS = ("gaussian", "sigmoid", "linearsigmoid", "silu")
+LMAX_LIMIT = 11
+
+
+@dataclass(frozen=True)
+class ESCNConfig:
+    """Shape of one eSCN network (Passaro & Zitnick 2023, arXiv 2302.03655).
+
+    Names and defaults are those of the published implementation, so that a configuration found in a
+    FAIR checkpoint is used word for word. Lengths are in Å.
+
+    Attributes
+    ----------
+    lmax_list, mmax_list : one entry per resolution; 0 <= mmax <= lmax <= 11.
+    sphere_channels : channels C of one resolution's spherical-harmonic coefficients.
+    hidden_channels : width H between the two linear maps of an SO(2) block.
+    edge_channels : width E of the invariant edge embedding.
+    max_neighbors : strict cap on edges into one atom, nearest first; 0 or less means no cap.
+    num_sphere_samples : points Q on which the output heads evaluate the node features.
+    resolution : latitudes and longitudes of every sphere grid; None for the published rule.
+    edge_longitudes : longitudes of the edge grid alone, the number behind ``frames="converged"``;
+        None for the published rule. Not part of FAIR's configuration.
+    energy_reduce : "sum" (energy = 0.001 x sum over atoms) or "mean" (mean over atoms, no factor).
+    """
+
+    lmax_list: tuple[int, ...] = (6,)
+    mmax_list: tuple[int, ...] = (2,)
+    num_layers: int = 8
+    sphere_channels: int = 128
+    hidden_channels: int = 256
+    edge_channels: int = 128
+    cutoff: float = 8.0
+    max_neighbors: int = 40
+    max_num_elements: int = 90
+    num_sphere_samples: int = 128
+    distance_function: str = "gaussian"
+    basis_width_scalar: float = 1.0
+    distance_resolution: float = 0.02
+    resolution: int | None = None
+    edge_longitudes: int | None = None
+    regress_forces: bool = True
+    energy_reduce: str = "sum"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lmax_list", tuple(self.lmax_list))
+        object.__setattr__(self, "mmax_list", tuple(self.mmax_list))
+        if not self.lmax_list or len(self.lmax_list) != len(self.mmax_list):
+            raise CheckpointError(
+                f"lmax_list {self.lmax_list} and mmax_list {self.mmax_list} need one entry per resolution"
+            )
+        for lmax, mmax in zip(self.lmax_list, self.mmax_list, strict=True):
+            if not 0 <= mmax <= lmax <= LMAX_LIMIT:
+                raise CheckpointError(
+                    f"resolution lmax={lmax}, mmax={mmax} violates 0 <= mmax <= lmax <= {LMAX_LIMIT}"
+                )
+        if self.distance_function not in DISTANCE_FUNCTIONS:
+            raise CheckpointError(
+                f"distance_function {self.distance_function!r} is not one of {', '.join(DISTANCE_FUNCTIONS)}"
+            )
+        if self.energy_reduce not in ("sum", "mean"):
+            raise CheckpointError(f"energy_reduce {self.energy_reduce!r} is neither 'sum' nor 'mean'")
+        for name in (
+            "num_layers",
+            "sphere_channels",
+            "hidden_channels",
+            "edge_channels",
+            "max_num_elements",
+            "num_sphere_samples",
+            "cutoff",
+            "basis_width_scalar",
+            "distance_resolution",
+        ):
+            if not getattr(self, name) > 0:
+                raise CheckpointError(f"{name} is {getattr(self, name)!r}, but must be positive")
+        if self.num_distances < 2:
+            raise CheckpointError(
+                f"cutoff {self.cutoff} Å over distance_resolution {self.distance_resolution} Å leaves fewer than 2 basis functions"
+            )
+
+    @property
+    def num_distances(self) -> int:
+        """Number of radial basis functions, truncated as the published code does."""
+        return int(self.cutoff / self.distance_resolution)
+
+    @property
+    def num_coefficients(self) -> int:
+        """Spherical-harmonic coefficients per atom, all resolutions together."""
+        return sum((lmax + 1) ** 2 for lmax in self.lmax_list)
+
+    @property
+    def all_channels(self) -> int:
+        """Channels of all resolutions together, the width of node embedding and heads."""
+        return len(self.lmax_list) * self.sphere_channels
