@@ -50,7 +50,9 @@ def structures(model: str) -> tuple[Stored, ...]:
     with np.load(FOLDER / model / "reference.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
     names = sorted({name.split("/")[0] for name in arrays})
-    return tuple(_stored(name, {k.split("/")[1]: v for k, v in arrays.items() if k.startswith(name + "/")}) for name in names)
+    return tuple(
+        _stored(name, {k.split("/")[1]: v for k, v in arrays.items() if k.startswith(name + "/")}) for name in names
+    )
 
 
 def _stored(name: str, a: dict[str, np.ndarray]) -> Stored:

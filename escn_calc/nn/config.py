@@ -56,9 +56,7 @@ class ESCNConfig:
             )
         for lmax, mmax in zip(self.lmax_list, self.mmax_list, strict=True):
             if not 0 <= mmax <= lmax <= LMAX_LIMIT:
-                raise CheckpointError(
-                    f"resolution lmax={lmax}, mmax={mmax} violates 0 <= mmax <= lmax <= {LMAX_LIMIT}"
-                )
+                raise CheckpointError(f"resolution lmax={lmax}, mmax={mmax} violates 0 <= mmax <= lmax <= {LMAX_LIMIT}")
         if self.distance_function not in DISTANCE_FUNCTIONS:
             raise CheckpointError(
                 f"distance_function {self.distance_function!r} is not one of {', '.join(DISTANCE_FUNCTIONS)}"
@@ -78,9 +76,14 @@ class ESCNConfig:
         ):
             if not getattr(self, name) > 0:
                 raise CheckpointError(f"{name} is {getattr(self, name)!r}, but must be positive")
+        if self.resolution is not None and (self.resolution < 2 or self.resolution % 2):
+            raise CheckpointError(f"resolution is {self.resolution}, but must be an even number of latitudes")
+        if self.edge_longitudes is not None and self.edge_longitudes < 1:
+            raise CheckpointError(f"edge_longitudes is {self.edge_longitudes}, but must be positive")
         if self.num_distances < 2:
             raise CheckpointError(
-                f"cutoff {self.cutoff} Å over distance_resolution {self.distance_resolution} Å leaves fewer than 2 basis functions"
+                f"cutoff {self.cutoff} Å over distance_resolution {self.distance_resolution} Å "
+                "leaves fewer than 2 basis functions"
             )
 
     @property

@@ -6,14 +6,28 @@ import torch
 from torch import nn
 
 
+class UnsetLinear(nn.Linear):
+    """A linear layer that leaves its weights as allocated."""
+
+    def reset_parameters(self) -> None:
+        """Do nothing: weights are loaded, or set by :func:`initialise`."""
+
+
+class UnsetEmbedding(nn.Embedding):
+    """An embedding table that leaves its weights as allocated."""
+
+    def reset_parameters(self) -> None:
+        """Do nothing: weights are loaded, or set by :func:`initialise`."""
+
+
 def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     """Return a float32 linear layer with uninitialised weights."""
-    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, dtype=torch.float32)
+    return UnsetLinear(inputs, outputs, bias=bias, dtype=torch.float32)
 
 
 def embedding(entries: int, width: int) -> nn.Embedding:
     """Return a float32 embedding table with uninitialised weights."""
-    return nn.utils.skip_init(nn.Embedding, entries, width, dtype=torch.float32)
+    return UnsetEmbedding(entries, width, dtype=torch.float32)
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:

@@ -15,7 +15,8 @@ from escn_calc.nn.parameters import linear
 class CentredBasis(nn.Module):
     """Functions around fixed centres mu_k, with t_k = s (d - mu_k) / (mu_1 - mu_0).
 
-    gaussian: exp(-((d - mu_k) / (s (mu_1 - mu_0)))^2 / 2);  sigmoid: sigma(t_k);  linearsigmoid: sigma(t_k) + 0.001 t_k.
+    gaussian: exp(-((d - mu_k) / (s (mu_1 - mu_0)))^2 / 2);
+    sigmoid: sigma(t_k);  linearsigmoid: sigma(t_k) + 0.001 t_k.
     """
 
     offset: Tensor

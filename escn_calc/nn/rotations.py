@@ -28,7 +28,6 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from escn_calc.nn.harmonics import solid_harmonics
 from escn_calc.nn.sphere_grid import grid_matrices
 
 SINGULAR_DIRECTION = (-0.59134889, 0.34134800, 0.73060799)
@@ -112,13 +111,17 @@ def wigner_d(rotations: Tensor, lmax: int) -> list[Tensor]:
 
 @cache
 def _stretched_coupling(degree: int) -> Tensor:
-    """Q_l of the module docstring, (2l+1, 3(2l-1)) float64 with orthonormal rows."""
-    sample, integrate = grid_matrices(degree, 2 * (degree + 1), 2 * degree + 1)
-    vector = sample[:, 1:4]
-    lower = sample[:, (degree - 1) ** 2 : degree**2]
-    upper = integrate[:, degree**2 : (degree + 1) ** 2]
-    coupling = torch.einsum("pm,pi,pj->mij", upper, vector, lower).flatten(1)
-    return coupling * sqrt(2 * degree + 1) / coupling.norm()
+    """Q_l of the module docstring, (2l+1, 3(2l-1)) float64 with orthonormal rows.
+
+    Made outside inference mode, because a later call may want derivatives through it.
+    """
+    with torch.inference_mode(mode=False), torch.no_grad():
+        sample, integrate = grid_matrices(degree, 2 * (degree + 1), 2 * degree + 1)
+        vector = sample[:, 1:4]
+        lower = sample[:, (degree - 1) ** 2 : degree**2]
+        upper = integrate[:, degree**2 : (degree + 1) ** 2]
+        coupling = torch.einsum("pm,pi,pj->mij", upper, vector, lower).flatten(1)
+        return coupling * sqrt(2 * degree + 1) / coupling.norm()
 
 
 def kept_wigner(matrices: list[Tensor], kept: list[tuple[int, int]]) -> Tensor:

@@ -7,7 +7,14 @@ import torch
 
 from escn_calc.nn.harmonics import solid_harmonics
 from escn_calc.nn.layout import kept_coefficients, node_index
-from escn_calc.nn.rotations import SINGULAR_DIRECTION, edge_frames, kept_wigner, rolled, wigner_d
+from escn_calc.nn.rotations import (
+    SINGULAR_DIRECTION,
+    _stretched_coupling,
+    edge_frames,
+    kept_wigner,
+    rolled,
+    wigner_d,
+)
 from tests.tolerances import FRAME, IDENTITY
 
 DTYPES = [torch.float64, torch.float32]
@@ -108,7 +115,18 @@ def test_values_and_derivatives_are_finite_everywhere(dtype):
 
 def test_derivatives_are_right():
     directions = random_directions(5, torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda u: torch.cat([d.flatten(1) for d in wigner_d(edge_frames(u), 4)], 1), directions)
+    assert torch.autograd.gradcheck(
+        lambda u: torch.cat([d.flatten(1) for d in wigner_d(edge_frames(u), 4)], 1), directions
+    )
+
+
+def test_inference_mode_leaves_nothing_behind_that_breaks_derivatives():
+    _stretched_coupling.cache_clear()
+    with torch.inference_mode():
+        wigner_d(edge_frames(random_directions(2, torch.float64)), 3)
+    directions = random_directions(2, torch.float64).requires_grad_()
+    wigner_d(edge_frames(directions), 3)[3].sum().backward()
+    assert directions.grad.isfinite().all()
 
 
 def test_a_roll_only_mixes_plus_and_minus_m():

@@ -1,0 +1,250 @@
+"""The ASE calculator: a thin shell around :class:`escn_calc.potential.Potential`.
+
+It keeps what ASE expects of a calculator (cached results, JSON-able parameters, ASE's own exceptions) and leaves every
+number to ``Potential.evaluate``. torch is imported when a model is first needed, not before.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.calculators.calculator import (
+    CalculationFailed,
+    Calculator,
+    CalculatorSetupError,
+    PropertyNotImplementedError,
+    all_changes,
+)
+
+from escn_calc.errors import CalculationError, InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from escn_calc.potential import Potential, Prediction
+
+WEIGHT_FILE_SUFFIXES = (".pt", ".safetensors")
+
+
+class StructureError(InputError, CalculatorSetupError):
+    """A structure or setting the model cannot use, raised through ASE: our ``InputError`` and ASE's setup error."""
+
+
+class EvaluationError(CalculationError, CalculationFailed):
+    """An evaluation that failed, raised through ASE: our ``CalculationError`` and ASE's ``CalculationFailed``."""
+
+
+class ESCNCalculator(Calculator):
+    """Energies and forces of an eSCN model for ASE.
+
+    The parameters can be written as JSON, so that results can be kept in ``.traj`` and ``.db`` files. The model is
+    loaded when it is first needed and again after pickling, copying, or a change of parameters. One calculator may be
+    used by several threads; their evaluations run one after the other.
+
+    Parameters
+    ----------
+    model : str or Path
+        ``"default"`` (the model shipped with the package), the name of a published checkpoint, or the path of a
+        FAIR ``.pt`` file or of a folder in the native format.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    dtype : str
+        ``"float32"`` or ``"float64"``.
+    frames : str
+        ``"canonical"``: one definite frame for each edge, on the model's own grid. ``"converged"``: a grid so fine
+        that the frame no longer matters.
+
+    Notes
+    -----
+    ``energy``, ``free_energy`` (equal to ``energy``) and ``energies`` (N,) are in eV, ``forces`` (N, 3) in eV/Å. The
+    model decides whether the energy is an adsorption energy or a total energy; its card says which:
+    ``calculator.potential.card.energy_kind``. Initial charges, magnetic moments, tags, constraints and ``atoms.info``
+    do not enter and do not invalidate results.
+
+    Raises
+    ------
+    StructureError
+        At evaluation: the model cannot use the structure (an ``InputError`` and ASE's ``CalculatorSetupError``).
+    EvaluationError
+        At evaluation: the result is not finite or memory ran out (a ``CalculationError`` and ASE's
+        ``CalculationFailed``).
+    CheckpointError, DownloadError, InputError
+        At the first evaluation: the model cannot be loaded.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces"]  # noqa: RUF012 (the type ASE prescribes)
+    default_parameters = {  # noqa: RUF012 (the type ASE prescribes)
+        "model": "default",
+        "device": "auto",
+        "dtype": "float32",
+        "frames": "canonical",
+    }
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012 (the type ASE prescribes)
+    discard_results_on_any_change = True
+    nolabel = True
+
+    def __init__(
+        self,
+        model: str | Path = "default",
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        frames: str = "canonical",
+    ) -> None:
+        self._lock = threading.RLock()
+        self._potential: Potential | None = None
+        self._sha256: str | None = None
+        super().__init__(model=model, device=device, dtype=dtype, frames=frames)
+
+    @property
+    def potential(self) -> Potential:
+        """The loaded model; loads it if that has not happened yet."""
+        with self._lock:
+            if self._potential is None:
+                from escn_calc.potential import load_potential
+
+                self._potential = load_potential(**self.parameters)
+                self._sha256 = self._potential.card.sha256
+                self.implemented_properties = _properties_of(self._potential)
+            return self._potential
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Evaluate the model and put energy, per-atom energies and forces into ``results``.
+
+        Parameters
+        ----------
+        atoms : Atoms, optional
+            The structure (default: the one of the last call). It is not changed.
+        properties : list of str, optional
+            Properties that must be available (default: the energy). All that the model has are computed.
+        system_changes : list of str
+            Part of ASE's interface; every call is a full evaluation.
+        """
+        with self._lock:
+            super().calculate(atoms, properties or ["energy"], system_changes)
+            self.results = {}
+            if self.atoms is None:
+                raise StructureError("the calculator has no structure yet; pass atoms")
+            potential = self.potential
+            self._refuse_missing(properties or ["energy"])
+            try:
+                (prediction,) = potential.evaluate([self.atoms])
+            except InputError as error:
+                raise StructureError(str(error)) from error
+            except CalculationError as error:
+                raise EvaluationError(str(error)) from error
+            self.results = _results(prediction)
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Return one property, from the last evaluation if the structure has not changed since.
+
+        Parameters
+        ----------
+        name : str
+            One of ``implemented_properties``.
+        atoms : Atoms, optional
+            The structure (default: the one of the last call).
+        allow_calculation : bool
+            If false, return None instead of evaluating the model.
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            ASE's own: the model does not have the property.
+        """
+        with self._lock:
+            self._refuse_missing([name])
+            return super().get_property(name, atoms, allow_calculation)
+
+    def set(self, **settings: str | Path) -> dict[str, Any]:
+        """Change ``model``, ``device``, ``dtype`` or ``frames``; results and the loaded model are dropped.
+
+        Returns
+        -------
+        dict
+            The settings that have changed.
+        """
+        unknown = sorted(settings.keys() - self.default_parameters.keys())
+        if unknown:
+            known = ", ".join(self.default_parameters)
+            raise InputError(f"ESCNCalculator has no setting {', '.join(map(repr, unknown))}; the settings are {known}")
+        if "model" in settings:
+            settings["model"] = _as_text(settings["model"])
+        with self._lock:
+            changed = super().set(**settings)
+            if changed:
+                self._potential = None
+                self._sha256 = None
+                self.__dict__.pop("implemented_properties", None)
+            return changed
+
+    def reset(self) -> None:
+        """Forget the last structure and its results; the model stays loaded."""
+        with self._lock:
+            super().reset()
+
+    def todict(self, skip_default: bool = False) -> dict[str, Any]:
+        """Return what identifies the calculation, as ASE stores it beside results.
+
+        Parameters
+        ----------
+        skip_default : bool
+            Leave out the settings that have their default value.
+
+        Returns
+        -------
+        dict
+            The settings, the version of the package, and once a model has been loaded the sha256 of its weights.
+        """
+        from escn_calc import __version__
+
+        record = {**super().todict(skip_default=skip_default), "version": __version__}
+        return record if self._sha256 is None else {**record, "sha256": self._sha256}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return everything but the lock and the loaded model, which is loaded again when needed."""
+        with self._lock:
+            return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_potential")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled or copied calculator."""
+        self.__dict__.update(state, _lock=threading.RLock(), _potential=None)
+
+    def _get_name(self) -> str:
+        return "escn"
+
+    def _refuse_missing(self, properties: list[str]) -> None:
+        missing = [name for name in properties if name not in self.implemented_properties]
+        if missing:
+            raise PropertyNotImplementedError(
+                f"the model {self.parameters['model']!r} has no {', '.join(missing)}; "
+                f"it provides {', '.join(self.implemented_properties)}"
+            )
+
+
+def _as_text(model: str | Path) -> str:
+    """Write a model as text; an existing path is made absolute, so that it stays valid in another working directory."""
+    path = Path(model)
+    is_path = isinstance(model, Path) or len(path.parts) > 1 or path.suffix in WEIGHT_FILE_SUFFIXES
+    return str(path.absolute()) if is_path and path.exists() else str(model)
+
+
+def _properties_of(potential: Potential) -> list[str]:
+    properties = ESCNCalculator.implemented_properties
+    return [name for name in properties if name != "forces" or potential.card.forces is not None]
+
+
+def _results(prediction: Prediction) -> dict[str, Any]:
+    energy = float(prediction.energy)
+    results = {"energy": energy, "free_energy": energy, "energies": np.array(prediction.energies, dtype=np.float64)}
+    if prediction.forces is not None:
+        results["forces"] = np.array(prediction.forces, dtype=np.float64)
+    return results

@@ -1,0 +1,383 @@
+"""The calculator keeps ASE's contract: caching, parameters, files, copies, threads and exceptions."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import pickle
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.calculator import (
+    CalculationFailed,
+    CalculatorSetupError,
+    PropertyNotImplementedError,
+    get_calculator_class,
+)
+from ase.db import connect
+from ase.io import read, write
+from ase.optimize import BFGS
+
+from escn_calc import ESCNCalculator, __version__
+from escn_calc.errors import CalculationError, ESCNError, InputError
+from tests.toy_potential import SHA256, ToyPotential
+
+
+@pytest.fixture
+def atoms() -> Atoms:
+    structure = fcc111("Cu", (2, 2, 2), vacuum=8.0)
+    structure.rattle(0.05, seed=3)
+    structure.info.clear()
+    return structure
+
+
+def test_results_have_the_types_that_ase_requires(loader, atoms):
+    calculator = ESCNCalculator()
+    atoms.calc = calculator
+    energy = atoms.get_potential_energy()
+    assert type(energy) is float
+    assert set(calculator.results) == {"energy", "free_energy", "energies", "forces"}
+    assert atoms.get_potential_energy(force_consistent=True) == energy
+    for name, shape in (("energies", (8,)), ("forces", (8, 3))):
+        value = calculator.results[name]
+        assert type(value) is np.ndarray
+        assert value.dtype == np.float64
+        assert value.shape == shape
+        assert value.flags.c_contiguous and value.flags.owndata
+    assert atoms.get_potential_energies().sum() == pytest.approx(energy, abs=1e-5)
+    calculator.export_properties()
+
+
+def test_parameters_reach_the_loader_as_strings(loader, atoms, tmp_path):
+    weights = tmp_path / "other.pt"
+    weights.touch()
+    atoms.calc = ESCNCalculator(weights, device="cpu", dtype="float64", frames="converged")
+    atoms.get_potential_energy()
+    assert loader.requests == [{"model": str(weights), "device": "cpu", "dtype": "float64", "frames": "converged"}]
+    assert json.loads(json.dumps(atoms.calc.parameters)) == loader.requests[0]
+
+
+def test_a_relative_path_stays_valid_in_another_folder(loader, tmp_path, monkeypatch):
+    (tmp_path / "other.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    by_text, catalogue_name = ESCNCalculator("other.pt"), ESCNCalculator("other")
+    assert by_text.parameters["model"] == str(tmp_path / "other.pt")
+    assert catalogue_name.parameters["model"] == "other"
+    assert ESCNCalculator("missing/other.pt").parameters["model"] == "missing/other.pt"
+
+
+def test_nothing_is_loaded_before_it_is_needed(loader):
+    calculator = ESCNCalculator("no such model")
+    assert loader.requests == []
+    with pytest.raises(InputError, match="unknown model 'no such model'; did you mean 'default'"):
+        calculator.get_potential_energy(bulk("Cu"))
+
+
+def test_every_property_comes_from_one_evaluation(loader, atoms):
+    atoms.calc = ESCNCalculator()
+    atoms.get_forces(), atoms.get_potential_energy(), atoms.get_potential_energies()
+    assert loader.potentials[0].calls == 1
+
+
+@pytest.mark.parametrize("change", ["positions", "numbers", "cell", "pbc"])
+def test_a_changed_structure_is_evaluated_again(loader, atoms, change):
+    atoms.calc = ESCNCalculator()
+    before = atoms.get_potential_energy()
+    assert not atoms.calc.calculation_required(atoms, ["energy", "forces"])
+    if change == "positions":
+        atoms.positions[0, 2] += 1e-3
+    elif change == "numbers":
+        atoms.numbers[0] = 79
+    elif change == "cell":
+        atoms.cell[0, 0] += 0.1
+    else:
+        atoms.pbc = False
+    assert atoms.calc.calculation_required(atoms, ["energy"])
+    assert atoms.get_potential_energy() != before
+    assert loader.potentials[0].calls == 2
+
+
+def test_what_the_model_does_not_see_does_not_invalidate(loader, atoms):
+    atoms.calc = ESCNCalculator()
+    atoms.get_forces()
+    atoms.set_initial_charges(np.ones(len(atoms)))
+    atoms.set_initial_magnetic_moments(np.ones(len(atoms)))
+    atoms.set_tags(7)
+    atoms.info["note"] = "changed"
+    assert not atoms.calc.calculation_required(atoms, ["energy", "forces"])
+    atoms.get_forces()
+    assert loader.potentials[0].calls == 1
+
+
+def test_returned_arrays_are_copies(loader, atoms):
+    atoms.calc = ESCNCalculator()
+    forces = atoms.get_forces()
+    expected = forces.copy()
+    forces[:] = np.nan
+    np.testing.assert_array_equal(atoms.get_forces(), expected)
+
+
+def test_the_structure_is_not_changed(loader, atoms):
+    atoms.positions += 40.0
+    atoms.info["note"] = "kept"
+    before = copy.deepcopy(atoms)
+    atoms.calc = ESCNCalculator()
+    atoms.get_forces()
+    assert atoms == before
+    assert atoms.arrays.keys() == before.arrays.keys()
+    assert atoms.info == before.info
+
+
+def test_set_model_drops_results_and_loads_the_other_model(loader, atoms):
+    atoms.calc = ESCNCalculator()
+    before = atoms.get_potential_energy()
+    assert atoms.calc.set(model="other") == {"model": "other"}
+    assert atoms.calc.results == {}
+    assert "sha256" not in atoms.calc.todict()
+    assert atoms.get_potential_energy() == pytest.approx(before + 1.0, abs=1e-5)
+    assert atoms.calc.todict()["sha256"] == SHA256["other"]
+
+
+def test_set_without_a_change_keeps_results(loader, atoms):
+    atoms.calc = ESCNCalculator()
+    atoms.get_potential_energy()
+    assert atoms.calc.set(dtype="float32") == {}
+    assert atoms.calc.results
+    assert len(loader.requests) == 1
+
+
+def test_unknown_setting_is_named(loader):
+    with pytest.raises(InputError, match="no setting 'modle'; the settings are model, device, dtype, frames"):
+        ESCNCalculator().set(modle="other")
+    with pytest.raises(TypeError, match="cutoff"):
+        ESCNCalculator(cutoff=3.0)
+
+
+def test_reset_forgets_results_and_keeps_the_model(loader, atoms):
+    atoms.calc = ESCNCalculator()
+    energy = atoms.get_potential_energy()
+    atoms.calc.reset()
+    assert atoms.calc.results == {} and atoms.calc.atoms is None
+    assert atoms.get_potential_energy() == energy
+    assert len(loader.requests) == 1
+
+
+def test_energy_only_model_has_no_forces(loader, atoms):
+    calculator = ESCNCalculator("energy-only")
+    with pytest.raises(
+        PropertyNotImplementedError, match="'energy-only' has no forces; it provides energy, free_energy"
+    ):
+        calculator.get_forces(atoms)
+    assert calculator.implemented_properties == ["energy", "free_energy", "energies"]
+    assert np.isfinite(calculator.get_potential_energy(atoms))
+    assert set(calculator.results) == {"energy", "free_energy", "energies"}
+    calculator.set(model="default")
+    assert calculator.implemented_properties == ESCNCalculator.implemented_properties
+    assert calculator.get_forces(atoms).shape == (8, 3)
+
+
+@pytest.mark.parametrize("ask", ["get_stress", "get_dipole_moment", "get_magnetic_moments", "get_charges"])
+def test_missing_properties_raise_the_exception_of_ase(loader, atoms, ask):
+    atoms.calc = ESCNCalculator()
+    with pytest.raises(PropertyNotImplementedError, match=r"model 'default' has no .*; it provides energy"):
+        getattr(atoms, ask)()
+    assert loader.requests == []
+
+
+def test_bad_structure_is_our_error_and_that_of_ase(loader):
+    atoms = Atoms("He", calculator=ESCNCalculator())
+    with pytest.raises(InputError, match="atom 0 is He, which the model does not know") as caught:
+        atoms.get_potential_energy()
+    assert isinstance(caught.value, CalculatorSetupError)
+    assert isinstance(caught.value, ESCNError)
+
+
+def test_failed_evaluation_is_our_error_and_that_of_ase(loader, atoms):
+    atoms.calc = ESCNCalculator()
+    atoms.get_potential_energy()
+    atoms.positions[0] = 1000.0
+    with pytest.raises(CalculationError, match="the energy is nan") as caught:
+        atoms.get_potential_energy()
+    assert isinstance(caught.value, CalculationFailed)
+    assert atoms.calc.results == {}
+    with pytest.raises(CalculationError, match="the energy is nan"):
+        atoms.get_potential_energy()
+
+
+def test_no_results_of_an_earlier_structure_stay_after_a_failure(loader, atoms):
+    calculator = ESCNCalculator()
+    calculator.calculate(atoms)
+    atoms.positions[0] = 1000.0
+    with pytest.raises(CalculationError, match="the energy is nan"):
+        calculator.calculate(atoms)
+    assert calculator.results == {}
+
+
+def test_calculate_without_a_structure(loader):
+    with pytest.raises(InputError, match="the calculator has no structure yet"):
+        ESCNCalculator().calculate()
+
+
+def test_calculate_can_be_called_directly(loader, atoms):
+    calculator = ESCNCalculator()
+    calculator.calculate(atoms)
+    assert set(calculator.results) == {"energy", "free_energy", "energies", "forces"}
+    with pytest.raises(PropertyNotImplementedError, match="no stress"):
+        calculator.calculate(atoms, ["energy", "stress"])
+
+
+def test_record_of_the_calculation(loader, atoms):
+    calculator = ESCNCalculator(dtype="float64")
+    settings = {"model": "default", "device": "auto", "dtype": "float64", "frames": "canonical"}
+    assert calculator.todict() == {**settings, "version": __version__}
+    assert calculator.todict(skip_default=True) == {"dtype": "float64", "version": __version__}
+    calculator.get_potential_energy(atoms)
+    assert calculator.todict() == {**settings, "version": __version__, "sha256": SHA256["default"]}
+    assert calculator.name == "escn"
+
+
+@pytest.mark.parametrize("suffix", ["traj", "extxyz", "db", "json"])
+def test_round_trip_through_files(loader, atoms, tmp_path, suffix):
+    atoms.calc = ESCNCalculator()
+    forces, energy = atoms.get_forces(), atoms.get_potential_energy()
+    path = tmp_path / f"structure.{suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write(path, atoms)
+    back = read(path)
+    assert back.get_potential_energy() == pytest.approx(energy, abs=1e-7)
+    np.testing.assert_allclose(back.get_forces(), forces, atol=1e-7)
+    assert atoms.calc.calculation_required(back, ["energy"]) is (suffix == "extxyz")
+    if suffix == "traj":
+        assert back.calc.name == "escn"
+        assert back.calc.parameters["sha256"] == SHA256["default"]
+    if suffix in ("db", "json"):
+        row = connect(path).get(1)
+        assert row.calculator == "escn"
+        assert row.calculator_parameters == atoms.calc.todict()
+
+
+def test_deepcopy_keeps_results_and_loads_its_own_model(loader, atoms):
+    atoms.calc = ESCNCalculator("other")
+    energy = atoms.get_potential_energy()
+    clone = copy.deepcopy(atoms)
+    assert clone.calc is not atoms.calc
+    assert clone.get_potential_energy() == energy
+    assert len(loader.requests) == 1
+    clone.positions[0, 2] += 0.1
+    assert clone.get_potential_energy() != energy
+    assert [request["model"] for request in loader.requests] == ["other", "other"]
+    assert atoms.get_potential_energy() == energy
+
+
+def test_pickle_drops_the_model(loader, atoms):
+    calculator = ESCNCalculator("energy-only")
+    energy = calculator.get_potential_energy(atoms)
+    data = pickle.dumps(calculator)
+    assert b"ToyPotential" not in data
+    back = pickle.loads(data)
+    assert back.todict() == calculator.todict()
+    assert back.implemented_properties == ["energy", "free_energy", "energies"]
+    assert back.get_potential_energy(atoms) == energy
+    assert back.get_potential_energy(molecule("CO")) != energy
+    assert len(loader.requests) == 2
+
+
+def test_threads_share_one_calculator(loader, monkeypatch):
+    """Every thread gets the energy of its own structure, and the model is loaded once."""
+    original = ToyPotential.evaluate
+
+    def slow_evaluate(self, structures):
+        time.sleep(0.002)
+        return original(self, structures)
+
+    monkeypatch.setattr(ToyPotential, "evaluate", slow_evaluate)
+    structures = [bulk("Cu", a=3.4 + 0.02 * number) for number in range(16)]
+    expected = [ESCNCalculator().get_potential_energy(structure) for structure in structures]
+    loader.requests.clear()
+    shared = ESCNCalculator()
+    start = threading.Barrier(8)
+
+    def energies(worker: int) -> list[tuple[int, float]]:
+        start.wait()
+        mine = range(worker, 16, 8)
+        return [(number, shared.get_potential_energy(structures[number])) for number in mine for _ in range(5)]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [pair for result in pool.map(energies, range(8)) for pair in result]
+    assert len(found) == 80
+    assert all(energy == expected[number] for number, energy in found)
+    assert len(loader.requests) == 1
+
+
+def test_optimiser_of_ase_runs_with_it(loader, atoms):
+    atoms.calc = ESCNCalculator()
+    with BFGS(atoms, logfile=None) as search:
+        assert search.run(fmax=0.05, steps=100)
+
+
+def test_registered_with_ase(loader):
+    assert get_calculator_class("escn") is ESCNCalculator
+
+
+@pytest.fixture(scope="module")
+def trained() -> ESCNCalculator:
+    """A real network with random weights, small enough for many evaluations."""
+    return ESCNCalculator(Path(__file__).parent / "data/parity/l2m1/checkpoint.pt", device="cpu")
+
+
+def test_real_network_is_the_same_to_the_last_bit(trained, atoms):
+    """Repeated, copied, pickled, in threads and whatever the global seed and default dtype: always the same numbers."""
+    forces, energy = trained.get_forces(atoms), trained.get_potential_energy(atoms)
+    assert energy == pytest.approx(trained.get_potential_energies(atoms).sum(), rel=1e-12)
+    before = torch.get_default_dtype(), torch.random.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(5)
+    try:
+        others = [copy.deepcopy(trained), pickle.loads(pickle.dumps(trained)), trained]
+        for other in others:
+            other.reset()
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda other: (other.get_forces(atoms), other.get_potential_energy(atoms)), others))
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(before[0])
+        torch.random.set_rng_state(before[1])
+    for other_forces, other_energy in found:
+        np.testing.assert_array_equal(other_forces, forces)
+        assert other_energy == energy
+
+
+def test_real_network_keeps_the_contract(trained, atoms, tmp_path):
+    before = atoms.copy()
+    atoms.calc = trained
+    assert type(atoms.get_potential_energy()) is float
+    for name in ("energies", "forces"):
+        assert trained.results[name].dtype == np.float64 and type(trained.results[name]) is np.ndarray
+    assert atoms == before
+    path = tmp_path / "frame.traj"
+    write(path, atoms)
+    assert read(path).calc.parameters == trained.todict()
+    assert trained.todict()["sha256"] == hashlib.sha256(Path(trained.parameters["model"]).read_bytes()).hexdigest()
+    with pytest.raises(PropertyNotImplementedError, match="has no stress"):
+        atoms.get_stress()
+
+
+def test_real_network_refuses_bad_structures(trained):
+    for structure, message in (
+        (Atoms(), "no atoms"),
+        (Atoms("CO", positions=[[0, 0, 0], [np.nan, 0, 0]]), "nan"),
+        (Atoms("CO"), "atom 0 .* atom 1|overlap"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            trained.get_potential_energy(structure)
+        assert isinstance(caught.value, CalculatorSetupError)

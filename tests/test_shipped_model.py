@@ -1,0 +1,126 @@
+"""The model that comes with the package does the main job, and says what it is."""
+
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
+from ase.io import read
+from scipy.spatial.transform import Rotation
+
+from escn_calc import ESCNCalculator
+from escn_calc.checkpoints import DEFAULT_MODEL, load_checkpoint, shipped_models
+from escn_calc.convergence import roll_residual
+from escn_calc.errors import InputError
+from escn_calc.potential import load_potential
+from escn_calc.relax import relax
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "co_on_cu111.xyz"
+COLD_START = """
+from ase.io import read
+from escn_calc import ESCNCalculator
+atoms = read({path!r})
+atoms.calc = ESCNCalculator()
+print(atoms.get_potential_energy())
+"""
+
+
+def test_relaxes_co_on_cu111(record_figure):
+    atoms = read(EXAMPLE)
+    atoms.set_constraint(FixAtoms(mask=atoms.get_tags() == 0))
+    result = relax(atoms, ESCNCalculator(device="cpu"), fmax=0.05, steps=300)
+    relaxed = result.atoms
+    carbon, oxygen = relaxed.symbols.search("C")[0], relaxed.symbols.search("O")[0]
+    metal = relaxed.symbols.search("Cu")
+    bond = relaxed.get_distance(carbon, oxygen, mic=True)
+    to_metal = relaxed.get_distances(carbon, metal, mic=True).min()
+    record_figure(
+        "CO on Cu(111)", f"{result.steps} steps, C-O {bond:.3f} Å, C-Cu {to_metal:.3f} Å, fmax {result.fmax:.3f}"
+    )
+    assert result.converged
+    assert result.fmax <= 0.05
+    assert 1.10 < bond < 1.25
+    assert 1.7 < to_metal < 2.3
+
+
+def test_card_says_what_it_is():
+    card = load_potential(device="cpu").card
+    assert card.name == DEFAULT_MODEL
+    assert card.energy_kind == "total"
+    assert card.forces == "direct"
+    assert set(card.elements) == set(["H", "C", "N", "O", "Cu", "Rh", "Pd", "Ag", "Ir", "Pt", "Au"])
+    assert card.metrics["force MAE, eV/Å"] > 0
+    assert "published numbers" in card.not_for
+    assert "Nequix-OMat-1" in card.training_data
+
+
+def test_folder_is_small():
+    assert sum(file.stat().st_size for file in shipped_models()[DEFAULT_MODEL].iterdir()) < 10e6
+
+
+def test_unseen_elements_are_refused():
+    with pytest.raises(InputError, match=r"atom 0 \(Fe\).*never trained on this element; it knows H C N O Cu"):
+        load_potential(device="cpu").evaluate([bulk("Fe")])
+
+
+def test_errors_under_rotation_and_roll(record_figure):
+    """100 random rotations of the example: the error of the sphere grids and output points, in eV and eV/Å."""
+    potential = load_potential(device="cpu", dtype="float64")
+    atoms = read(EXAMPLE)
+    (reference,) = potential.evaluate([atoms])
+    energies, forces = [], []
+    for rotation in Rotation.random(100, random_state=1).as_matrix():
+        copy = atoms.copy()
+        copy.set_cell(atoms.cell.array @ rotation.T)
+        copy.positions = atoms.positions @ rotation.T
+        (result,) = potential.evaluate([copy])
+        energies.append(result.energy - reference.energy)
+        forces.append(result.forces @ rotation - reference.forces)
+    energy, force = np.sqrt(np.mean(np.square(energies))), np.sqrt(np.mean(np.square(forces)))
+    record_figure(
+        "100 rotations, shipped model", f"rms energy {1000 * energy:.2f} meV, forces {1000 * force:.2f} meV/Å"
+    )
+    residual = roll_residual(load_checkpoint("default"), None, atoms)
+    record_figure("rolls, shipped model", f"{residual:.1e} of the largest force or the summed atomic energies")
+    assert energy < 0.05
+    assert force < 0.02
+
+
+def test_bonds_are_repulsive_when_short():
+    potential = load_potential(device="cpu")
+    for symbols, length in (("CO", 1.13), ("N2", 1.10), ("H2", 0.74)):
+        pair = molecule(symbols)
+        (short,) = potential.evaluate([stretched(pair, 0.85 * length)])
+        (long,) = potential.evaluate([stretched(pair, 1.3 * length)])
+        assert short.forces[0] @ direction(pair) < 0, symbols
+        assert long.forces[0] @ direction(pair) > 0, symbols
+
+
+def stretched(pair: Atoms, length: float) -> Atoms:
+    copy = pair.copy()
+    copy.positions[1] = copy.positions[0] + length * direction(pair)
+    return copy
+
+
+def direction(pair: Atoms) -> np.ndarray:
+    """Unit vector from the first to the second atom."""
+    vector = pair.positions[1] - pair.positions[0]
+    return vector / np.linalg.norm(vector)
+
+
+def test_first_energy_from_a_cold_start(record_figure):
+    """Bounded in processor time, which other jobs on the machine do not stretch; the wall time is printed beside it."""
+    script = COLD_START.format(path=str(EXAMPLE))
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    record_figure("first energy from a cold start", f"{wall:.1f} s wall, {processor:.1f} s processor")
+    assert np.isfinite(float(done.stdout))
+    assert processor < 6
