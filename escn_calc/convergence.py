@@ -23,6 +23,7 @@ from escn_calc.structures import StructureBatch
 TARGET = 5e-8
 MOST_LONGITUDES = 33
 ROLLS = 2
+RESIDUAL_METRIC = "relative change under rolls of the edge frames that converged frames leave"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,16 @@ def converged_longitudes(checkpoint: Checkpoint) -> Convergence:
         else:
             low = middle + 1
     return best
+
+
+def with_converged_longitudes(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with the outcome of :func:`converged_longitudes` in its card."""
+    found = converged_longitudes(checkpoint)
+    update = {
+        "converged_longitudes": found.longitudes,
+        "metrics": checkpoint.card.metrics | {RESIDUAL_METRIC: float(f"{found.residual:.1e}")},
+    }
+    return replace(checkpoint, card=checkpoint.card.model_copy(update=update))
 
 
 def roll_residual(checkpoint: Checkpoint, longitudes: int | None, structure: Atoms | None = None) -> float:

@@ -105,7 +105,7 @@ def write_native(checkpoint: Checkpoint, folder: str | Path, *, overwrite: bool 
         If the target exists and must not be replaced.
     """
     folder = Path(folder).absolute()
-    _require_replaceable(folder, overwrite)
+    require_replaceable(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     draft.mkdir()
@@ -124,7 +124,8 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: not a valid safetensors file ({error})") from error
 
 
-def _require_replaceable(folder: Path, overwrite: bool) -> None:
+def require_replaceable(folder: Path, overwrite: bool) -> None:
+    """Raise ``InputError`` unless :func:`write_native` may write to ``folder``."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -149,6 +150,7 @@ def _write_files(checkpoint: Checkpoint, folder: Path) -> None:
         card=checkpoint.card.model_copy(update={"sha256": sha256, "config": plain_config(checkpoint.config)}),
     )
     (folder / CARD).write_text(document.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    weights.chmod((folder / CARD).stat().st_mode)
     for path in (weights, folder / CARD):
         with path.open("rb") as stream:
             os.fsync(stream.fileno())

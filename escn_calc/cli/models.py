@@ -90,11 +90,17 @@ def fetch(name: str, cache_dir: Path | None, mirror: str | None, offline: bool |
 @click.argument("folder", metavar="B/", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace the model folder B if it exists.")
 def convert(source: Path, folder: Path, overwrite: bool) -> None:
-    """Write the FAIR checkpoint A.pt as a native model folder B, which opens without pickle."""
-    from escn_calc.checkpoints.fair import read_fair
-    from escn_calc.checkpoints.native import read_native, write_native
+    """Write the FAIR checkpoint A.pt as a native model folder B, which opens without pickle.
 
-    write_native(read_fair(source), folder, overwrite=overwrite)
+    Also measures the edge grid that frames="converged" needs and keeps it in the card, so that loading B with
+    converged frames need not measure it again.
+    """
+    from escn_calc.checkpoints.fair import read_fair
+    from escn_calc.checkpoints.native import read_native, require_replaceable, write_native
+    from escn_calc.convergence import with_converged_longitudes
+
+    require_replaceable(folder, overwrite)
+    write_native(with_converged_longitudes(read_fair(source)), folder, overwrite=overwrite)
     card = read_native(folder).card
     click.echo(f"{folder}: {card.name}, energy kind {card.energy_kind}, sha256 {card.sha256}")
 

@@ -6,7 +6,7 @@ Run ``python export.py --run training/run.pt --labels labels --out ../escn-small
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from data import Sample, batches, read_new_chunks
 from train import CONFIG, EDGES_PER_BATCH, Run, errors
 
 from escn_calc.checkpoints import Checkpoint, ModelCard, Normalizers, write_native
-from escn_calc.convergence import converged_longitudes
+from escn_calc.convergence import with_converged_longitudes
 from escn_calc.nn import ESCN
 
 ELEMENTS = ("H", "C", "N", "O", "Cu", "Rh", "Pd", "Ag", "Ir", "Pt", "Au")
@@ -92,8 +92,7 @@ def checkpoint_of(
     )
     constants = Normalizers(energy_std=run.scale.energy_std, force_std=run.scale.force_std)
     checkpoint = Checkpoint(CONFIG, network.state_dict(), constants, run.scale.references, card)
-    longitudes = converged_longitudes(checkpoint).longitudes
-    return replace(checkpoint, card=card.model_copy(update={"converged_longitudes": longitudes}))
+    return with_converged_longitudes(checkpoint)
 
 
 def main() -> None:

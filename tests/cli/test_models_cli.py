@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from escn_calc.checkpoints import read_fair, read_native, write_native
 from escn_calc.checkpoints.catalogue import CATALOGUE, REFERENCE_STRUCTURES, ReferenceEnergy
 from escn_calc.cli import main
+from escn_calc.convergence import RESIDUAL_METRIC
 from tests.checkpoints.conftest import PARITY
 
 NAME = "eSCN-S2EF-ODAC"
@@ -138,6 +139,8 @@ def test_convert(tmp_path):
     assert code == 0
     card = read_native(tmp_path / "native").card
     assert f"energy kind unknown, sha256 {card.sha256}" in output
+    assert 5 < card.converged_longitudes <= 33
+    assert card.metrics[RESIDUAL_METRIC] < 1e-2
     code, output = run("convert", FILE, tmp_path / "native")
     assert code == 1
     assert "exists and is not empty" in output
