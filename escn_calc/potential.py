@@ -1,5 +1,6 @@
 """Energies and forces of many structures from one model, in the model's own precision."""
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,15 +12,21 @@ from torch import Tensor
 from escn_calc.checkpoints import load_checkpoint
 from escn_calc.checkpoints.card import ModelCard
 from escn_calc.checkpoints.checkpoint import Checkpoint
+from escn_calc.checkpoints.network import build_network
 from escn_calc.convergence import converged_longitudes
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.graph import radius_graph
-from escn_calc.nn import ESCN, ESCNOutput
+from escn_calc.nn import ESCNOutput
 from escn_calc.structures import StructureBatch, check_elements
 
+MEMORY_WORDS = ("allocate memory", "out of memory", "ALLOC_FAILED")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 FRAMES = ("canonical", "converged")
+
+
+class ReducedPrecisionWarning(UserWarning):
+    """Torch is set to compute float32 matrix products with less than float32 accuracy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,28 +91,25 @@ class Potential:
         InputError
             A structure cannot be evaluated; the message names structure and atom.
         CalculationError
-            Memory ran out, or the result is not finite.
+            Memory ran out, torch failed, or the result is not finite.
         """
-        if not structures:
-            return []
         batch = StructureBatch.from_atoms(structures)
+        if not batch.num_structures:
+            return []
         known = frozenset(self.card.elements) if self.card.elements is not None else None
         check_elements(batch, self.config.max_num_elements, known, self.card.refuse_unseen_elements)
+        _warn_of_reduced_precision(self.dtype)
         try:
             output = self._run(batch)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise CalculationError(_memory_message(batch, self.device)) from error
-        except RuntimeError as error:
-            if "allocate memory" not in str(error):
-                raise
-            raise CalculationError(_memory_message(batch, self.device)) from error
+        except (RuntimeError, MemoryError) as error:
+            raise CalculationError(_failure_message(error, batch, self.device)) from error
         return self._predictions(batch, output)
 
     def _run(self, batch: StructureBatch) -> ESCNOutput:
         """Graph and network; outputs on the host in float64."""
         search_device = self.device if self.device == "cuda" else "cpu"
         graph = radius_graph(batch.to(search_device), self.config.cutoff, self.config.max_neighbors)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.device, enabled=False):
             output = self._network(
                 batch.numbers.to(self.device),
                 graph.source.to(self.device),
@@ -189,17 +193,6 @@ def choose_device(device: str, dtype: str) -> str:
     return device
 
 
-def build_network(checkpoint: Checkpoint, dtype: torch.dtype) -> ESCN:
-    """Return the network of a checkpoint with its weights, in ``dtype``, ready for inference.
-
-    Derived tensors (sphere points, their harmonics, basis centres) missing from the file keep the values the
-    network computes itself.
-    """
-    network = ESCN(checkpoint.config, dtype)
-    network.load_state_dict(checkpoint.state, strict=False)
-    return network.eval().requires_grad_(False)
-
-
 def _finite(values: Tensor, what: str) -> np.ndarray:
     if not torch.isfinite(values).all():
         raise CalculationError(
@@ -209,11 +202,24 @@ def _finite(values: Tensor, what: str) -> np.ndarray:
     return values.numpy().copy()
 
 
-def _memory_message(batch: StructureBatch, device: str) -> str:
-    return (
-        f"out of memory on {device} for {batch.num_structures} structures with {batch.num_atoms} atoms together; "
-        "evaluate fewer or smaller structures at a time"
-    )
+def _failure_message(error: Exception, batch: StructureBatch, device: str) -> str:
+    reason = str(error).partition("\n")[0]
+    size = f"{batch.num_structures} structures with {batch.num_atoms} atoms together"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in reason for words in MEMORY_WORDS):
+        return f"out of memory on {device} for {size}; evaluate fewer or smaller structures at a time ({reason})"
+    return f"the evaluation of {size} failed on {device}: {reason}"
+
+
+def _warn_of_reduced_precision(dtype: str) -> None:
+    """Torch's process-wide matmul precision turns float32 products into bfloat16 or TF32; it is not ours to change."""
+    setting = torch.get_float32_matmul_precision()
+    if dtype == "float32" and setting != "highest":
+        warnings.warn(
+            f"torch.set_float32_matmul_precision({setting!r}) is in force: float32 results have the accuracy of "
+            "bfloat16 or TF32; set it to 'highest', or use dtype='float64'",
+            ReducedPrecisionWarning,
+            stacklevel=3,
+        )
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -35,7 +35,7 @@ class UnseenElementWarning(UserWarning):
     """A structure contains elements that the model did not see in training."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StructureBatch:
     """Several structures in one set of tensors, atoms of one structure after those of the other.
 
@@ -81,18 +81,18 @@ class StructureBatch:
             _check(index, atoms)
         if not structures:
             return cls(
-                numbers=torch.zeros(0, dtype=torch.int64),
-                positions=torch.zeros(0, 3, dtype=torch.float64),
-                cells=torch.zeros(0, 3, 3, dtype=torch.float64),
-                pbc=torch.zeros(0, 3, dtype=torch.bool),
-                natoms=torch.zeros(0, dtype=torch.int64),
+                numbers=torch.zeros(0, dtype=torch.int64, device="cpu"),
+                positions=torch.zeros(0, 3, dtype=torch.float64, device="cpu"),
+                cells=torch.zeros(0, 3, 3, dtype=torch.float64, device="cpu"),
+                pbc=torch.zeros(0, 3, dtype=torch.bool, device="cpu"),
+                natoms=torch.zeros(0, dtype=torch.int64, device="cpu"),
             )
         return cls(
             numbers=torch.from_numpy(np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64)),
             positions=torch.from_numpy(np.concatenate([atoms.positions for atoms in structures]).astype(np.float64)),
             cells=torch.from_numpy(np.stack([_completed_cell(atoms) for atoms in structures])),
             pbc=torch.from_numpy(np.stack([atoms.pbc for atoms in structures])),
-            natoms=torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64),
+            natoms=torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64, device="cpu"),
         )
 
     @property

@@ -10,12 +10,13 @@ from ase import Atoms
 from ase.build import bulk, fcc111, make_supercell, molecule
 from scipy.spatial.transform import Rotation
 
-from escn_calc.checkpoints.checkpoint import Checkpoint
-from escn_calc.convergence import TARGET, converged_longitudes, roll_residual
+from escn_calc.checkpoints.checkpoint import Checkpoint, Normalizers
+from escn_calc.checkpoints.network import build_network
+from escn_calc.convergence import TARGET, FramesNotConvergedWarning, converged_longitudes, roll_residual
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.graph import radius_graph
 from escn_calc.nn.rotations import edge_frames, rolled
-from escn_calc.potential import Potential, Prediction, build_network, load_potential
+from escn_calc.potential import Potential, Prediction, ReducedPrecisionWarning, load_potential
 from escn_calc.structures import StructureBatch
 from tests.parity import MODELS, checkpoint, checkpoint_path, structures
 from tests.tolerances import CALCULATOR_PARITY, REORDERED
@@ -30,10 +31,17 @@ def slab():
     return atoms
 
 
+def cluster():
+    """The same atoms without periodic images: many directions, few edges."""
+    atoms = slab()
+    atoms.pbc = False
+    return atoms
+
+
 def uncapped(model, dtype="float64", frames="canonical"):
     """A stored model whose cap is lifted, so that no tie can blur a symmetry."""
     stored = checkpoint(model)
-    config = replace(stored.config, max_neighbors=0, cutoff=stored.config.cutoff)
+    config = replace(stored.config, max_neighbors=0)
     return Potential(replace(stored, config=config), device="cpu", dtype=dtype, frames=frames)
 
 
@@ -45,9 +53,13 @@ def difference(one, other, force_map=lambda forces: forces):
 
 def has_stored_edges(stored, config):
     graph = radius_graph(StructureBatch.from_atoms([stored.atoms]), config.cutoff, config.max_neighbors)
-    ours = np.sort(np.round(torch.cat((graph.target[:, None], graph.vectors), 1).numpy(), 3), axis=0)
-    theirs = np.sort(np.round(torch.cat((stored.target[:, None], stored.vectors), 1).numpy(), 3), axis=0)
-    return ours.shape == theirs.shape and np.allclose(ours, theirs, atol=2e-3)
+    if len(graph.source) != len(stored.source):
+        return False
+    for atom in range(len(stored.atoms)):
+        ours, theirs = graph.vectors[graph.target == atom], stored.vectors[stored.target == atom]
+        if len(ours) != len(theirs) or torch.cdist(ours, theirs).min(dim=1).values.max() > 1e-4:
+            return False
+    return True
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -79,6 +91,7 @@ def test_fine_grid_reproduces_stored_numbers(dtype, record_figure):
     assert (worst < CALCULATOR_PARITY[dtype]).all()
 
 
+@pytest.mark.filterwarnings("ignore::escn_calc.convergence.FramesNotConvergedWarning")
 @pytest.mark.parametrize("model", MODELS)
 def test_converged_frames(model, record_figure):
     """Longitudes found on one structure hold on another; models that cannot get there report how far they come."""
@@ -96,7 +109,19 @@ def test_converged_frames(model, record_figure):
         assert found.residual < TARGET
         assert elsewhere < 1e-6
     else:
-        assert found.residual < 0.02
+        assert found.residual < 1e-3
+
+
+def test_frames_that_do_not_converge_are_reported():
+    with pytest.warns(FramesNotConvergedWarning, match=r"model checkpoint: with 33 longitudes .* changes by 1\.\de-04"):
+        load_potential(checkpoint_path("l3m3_full"), frames="converged", device="cpu")
+
+
+def test_convergence_of_a_model_without_heavy_elements():
+    stored = checkpoint("l2m1")
+    config = replace(stored.config, max_num_elements=7)
+    state = {key: value[:7] if "embedding" in key else value for key, value in stored.state.items()}
+    assert converged_longitudes(replace(stored, config=config, state=state)).longitudes > 3
 
 
 def test_converged_longitudes_of_the_card_are_taken():
@@ -125,8 +150,8 @@ def rotation_errors(evaluate, atoms, count=100):
 @pytest.mark.parametrize("frames", ["canonical", "converged"])
 def test_rotations(frames, record_figure):
     """100 random rotations: what the published grids and output points leave, stated, not hidden."""
-    potential = uncapped("l6m2", frames=frames)
-    energy, force = rotation_errors(lambda atoms: potential.evaluate([atoms])[0], slab())
+    potential = load_potential(checkpoint_path("l6m2"), dtype="float64", frames=frames, device="cpu")
+    energy, force = rotation_errors(lambda atoms: potential.evaluate([atoms])[0], cluster())
     record_figure(f"100 rotations, l6m2, {frames} frames", f"rms energy {energy:.1e}, forces {force:.1e} (relative)")
     assert energy < 0.01
     assert force < 0.1
@@ -134,25 +159,25 @@ def test_rotations(frames, record_figure):
 
 def test_rotations_of_the_reference_are_no_better(record_figure):
     """The same network with frames rolled at random in every call, as the reference evaluates it."""
-    potential = uncapped("l6m2")
-    network = build_network(replace(checkpoint("l6m2"), config=potential.config), torch.float64)
-    generator = torch.Generator().manual_seed(0)
+    model = checkpoint("l6m2")
+    network, generator = build_network(model, torch.float64), torch.Generator().manual_seed(0)
 
-    def evaluate(atoms):
-        graph = radius_graph(StructureBatch.from_atoms([atoms]), potential.config.cutoff, 0)
+    def as_the_reference(atoms):
+        graph = radius_graph(StructureBatch.from_atoms([atoms]), model.config.cutoff, model.config.max_neighbors)
         frames = edge_frames(graph.vectors / graph.distances[:, None])
         rolls = 2 * torch.pi * torch.rand(len(frames), generator=generator, dtype=torch.float64)
+        numbers = torch.from_numpy(atoms.numbers)
         with torch.inference_mode():
-            out = network(
-                torch.from_numpy(atoms.numbers), graph.source, graph.target, graph.vectors, rolled(frames, rolls)
-            )
+            out = network(numbers, graph.source, graph.target, graph.vectors, rolled(frames, rolls))
         atomic = out.node_energy.numpy()
         return Prediction(float(atomic.sum()), atomic, out.forces.numpy(), "unknown", "direct")
 
-    energy, force = rotation_errors(evaluate, slab())
-    canonical = rotation_errors(lambda atoms: potential.evaluate([atoms])[0], slab(), count=20)
+    potential = load_potential(checkpoint_path("l6m2"), dtype="float64", device="cpu")
+    energy, force = rotation_errors(as_the_reference, cluster())
+    ours = rotation_errors(lambda atoms: potential.evaluate([atoms])[0], cluster())
     record_figure("100 rotations, l6m2, random frames", f"rms energy {energy:.1e}, forces {force:.1e} (relative)")
-    assert canonical[1] < 2 * force
+    assert ours[0] < 3 * energy
+    assert ours[1] < 1.5 * force
 
 
 def test_finer_grids_and_points_remove_the_rotation_error(record_figure):
@@ -162,8 +187,7 @@ def test_finer_grids_and_points_remove_the_rotation_error(record_figure):
     learned = {k: v for k, v in stored.state.items() if not k.startswith(("sphere_points", "sphharm"))}
     fine = Checkpoint(config, learned, stored.normalizers, None, stored.card)
     potential = Potential(fine, device="cpu", dtype="float64", frames="canonical")
-    atoms = slab()[8:]
-    atoms.pbc = False
+    atoms = cluster()[8:]
     (reference,) = potential.evaluate([atoms])
     rotation = Rotation.from_euler("xyz", [0.3, 1.1, -0.4]).as_matrix()
     energy, force = difference(potential.evaluate([turned(atoms, rotation)])[0], reference, lambda f: f @ rotation)
@@ -191,13 +215,14 @@ def test_permutation_translation_wrapping(record_figure):
     assert (worst < REORDERED["float64"] * 10).all()
 
 
-def test_supercells_repeat_the_forces():
+def test_supercells_repeat_the_forces(record_figure):
     """Extensive: no cap, so no tie decides; a total-energy reading, the mean of the normaliser taken off."""
     potential = uncapped("l2m1")
     mean = checkpoint("l2m1").normalizers.energy_mean
     atoms = slab()
     (reference,) = potential.evaluate([atoms])
     (double,) = potential.evaluate([make_supercell(atoms, np.diag([2, 1, 1]))])
+    record_figure("supercell, l2m1", f"energy {abs(double.energy + mean - 2 * reference.energy):.1e} eV of twice")
     assert double.energy - mean == pytest.approx(2 * (reference.energy - mean), rel=1e-11)
     np.testing.assert_allclose(
         double.forces[: len(atoms)], reference.forces, atol=1e-10 * np.abs(reference.forces).max()
@@ -214,10 +239,11 @@ def test_mixed_batches_equal_single_evaluations(dtype, record_figure):
     for together, atoms in zip(potential.evaluate(many), many, strict=True):
         (alone,) = potential.evaluate([atoms])
         scale = max(np.abs(alone.forces).max(), 1.0)
-        errors.append((abs(together.energy - alone.energy), np.abs(together.forces - alone.forces).max() / scale))
+        force = np.abs(together.forces - alone.forces).max() / scale
+        errors.append((abs(together.energy - alone.energy) / np.abs(alone.energies).sum(), force))
     worst = np.max(errors, axis=0)
-    record_figure(f"mixed batch against single, l4m2 {dtype}", f"energy {worst[0]:.1e} eV, forces {worst[1]:.1e}")
-    assert (worst < {"float64": 1e-11, "float32": 1e-3}[dtype]).all()
+    record_figure(f"mixed batch against single, l4m2 {dtype}", f"energy {worst[0]:.1e}, forces {worst[1]:.1e}")
+    assert (worst < REORDERED[dtype]).all()
     assert potential.evaluate([]) == []
 
 
@@ -298,6 +324,63 @@ def test_atomic_energies_sum_to_the_energy_references_included():
     assert prediction.energy - plain.energy == pytest.approx(float(references[slab().numbers].sum()), abs=1e-9)
 
 
+def test_mean_and_spread_of_both_normalisers_are_applied():
+    stored = checkpoint("l2m1")
+    raw = Potential(replace(stored, normalizers=Normalizers()), device="cpu", dtype="float64", frames="canonical")
+    scaled = replace(stored, normalizers=Normalizers(energy_mean=3.0, energy_std=2.0, force_mean=0.3, force_std=5.0))
+    (plain,) = raw.evaluate([slab()])
+    (prediction,) = Potential(scaled, device="cpu", dtype="float64", frames="canonical").evaluate([slab()])
+    assert prediction.energy == pytest.approx(2.0 * plain.energy + 3.0, rel=1e-12)
+    np.testing.assert_allclose(prediction.forces, 5.0 * plain.forces + 0.3, rtol=1e-12)
+
+
+def test_float32_stays_float32_inside_autocast():
+    potential = load_potential(checkpoint_path("l2m1"), device="cpu")
+    (expected,) = potential.evaluate([slab()])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found,) = potential.evaluate([slab()])
+        assert torch.is_autocast_enabled("cpu")
+    assert found.energy == expected.energy
+    assert np.array_equal(found.forces, expected.forces)
+
+
+def test_reduced_matmul_precision_is_reported():
+    potential = load_potential(checkpoint_path("l2m1"), device="cpu")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.warns(ReducedPrecisionWarning, match=r"set_float32_matmul_precision\('high'\) is in force"):
+            potential.evaluate([slab()])
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_default_device_of_torch_does_not_matter():
+    (expected,) = load_potential(checkpoint_path("multires"), device="cpu").evaluate([slab()])
+    torch.set_default_device("meta")
+    try:
+        (found,) = load_potential(checkpoint_path("multires"), device="cpu").evaluate([slab()])
+    finally:
+        torch.set_default_device(None)
+    assert np.array_equal(found.forces, expected.forces)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("model", ["l6m2", "multires"])
+def test_cuda_agrees_with_cpu(model):
+    many = [slab(), molecule("CH3OH"), bulk("Ni"), Atoms("O")]
+    for dtype in ("float32", "float64"):
+        on_cpu = load_potential(checkpoint_path(model), dtype=dtype, device="cpu").evaluate(many)
+        on_cuda = load_potential(checkpoint_path(model), dtype=dtype, device="cuda").evaluate(many)
+        again = load_potential(checkpoint_path(model), dtype=dtype, device="cuda").evaluate(many)
+        for cpu, cuda, repeat in zip(on_cpu, on_cuda, again, strict=True):
+            scale = max(np.abs(cpu.forces).max(), 1.0)
+            assert abs(cpu.energy - cuda.energy) / np.abs(cpu.energies).sum() < REORDERED[dtype]
+            assert np.abs(cpu.forces - cuda.forces).max() / scale < REORDERED[dtype]
+            assert np.array_equal(cuda.forces, repeat.forces)
+
+
 def test_mean_reduction_divides_by_the_number_of_atoms():
     stored = checkpoint("l2m1")
     mean = replace(stored, config=replace(stored.config, energy_reduce="mean"))
@@ -344,14 +427,14 @@ def test_out_of_memory_is_named(failure, monkeypatch):
         potential.evaluate([molecule("CH4")])
 
 
-def test_other_failures_pass_through(monkeypatch):
+def test_other_failures_of_torch_are_named(monkeypatch):
     potential = load_potential(checkpoint_path("l2m1"), device="cpu")
 
     def fail(*_):
-        raise RuntimeError("something else")
+        raise RuntimeError("something else\nand a stack of C++")
 
     monkeypatch.setattr(potential, "_network", fail)
-    with pytest.raises(RuntimeError, match="something else"):
+    with pytest.raises(CalculationError, match=r"1 structures with 5 atoms together failed on cpu: something else$"):
         potential.evaluate([molecule("CH4")])
 
 

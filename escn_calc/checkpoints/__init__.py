@@ -57,7 +57,8 @@ def load_checkpoint(
     ----------
     model : ``"default"`` or the name of another shipped model; the name of a published checkpoint (upper and lower
         case being the same), which is downloaded at first use; the path of a FAIR ``.pt`` file; or the path of a
-        native model folder or of the ``model.safetensors`` in it. Names come before paths.
+        native model folder or of the ``model.safetensors`` in it. In a string, names come before paths; a ``Path``
+        is never a name.
     cache_dir : folder of downloaded checkpoints; default ``ESCN_CACHE_DIR`` or the user's cache folder.
     offline : never open a connection; default ``ESCN_OFFLINE``.
 
@@ -73,7 +74,9 @@ def load_checkpoint(
     from escn_calc.checkpoints.fair import read_fair
     from escn_calc.checkpoints.native import read_native
 
-    name = str(model)
+    if isinstance(model, Path):
+        return _load_path(model)
+    name = model
     shipped = shipped_models()
     if name == "default" or name in shipped:
         return read_native(_shipped_folder(DEFAULT_MODEL if name == "default" else name))
@@ -83,16 +86,23 @@ def load_checkpoint(
 
         file = fetch(entry, cache_dir=cache_dir, offline=offline)
         return read_fair(file.path, entry=entry, expected_sha256=file.sha256)
-    path = Path(model).expanduser()
+    if Path(name).expanduser().exists() or _looks_like_path(name):
+        return _load_path(Path(name))
+    raise InputError(f"there is no model {name!r}; {suggest(name, ['default', *shipped, *CATALOGUE])}")
+
+
+def _load_path(path: Path) -> "Checkpoint":
+    from escn_calc.checkpoints.fair import read_fair
+    from escn_calc.checkpoints.native import read_native
+
+    path = path.expanduser()
     if path.is_dir():
         return read_native(path)
     if path.name == WEIGHTS_NAME:
         return read_native(path.parent)
     if path.exists():
         return read_fair(path)
-    if isinstance(model, Path) or _looks_like_path(name):
-        raise InputError(f"there is no file or folder {path}")
-    raise InputError(f"there is no model {name!r}; {suggest(name, ['default', *shipped, *CATALOGUE])}")
+    raise InputError(f"there is no file or folder {path}")
 
 
 def shipped_models() -> dict[str, Path]:

@@ -19,6 +19,7 @@ import math
 import pathlib
 import pickle
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ UNPICKLING_ERRORS = (
     ValueError,
 )
 """What torch's weights-only unpickler is known to raise on a malformed file: found by changing bytes at random."""
+_UNPICKLING = threading.Lock()
 MATCHING_DIGITS = 1e-6
 """Relative: normaliser constants are stored in float32."""
 
@@ -123,14 +125,24 @@ def read_fair(
 
 def _load(path: Path) -> Mapping[str, object]:
     try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = _unpickle(path)
     except UNPICKLING_ERRORS as error:
-        raise CheckpointError(f"{path}: cannot be unpickled: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"{path}: cannot be unpickled ({type(error).__name__}): the file is damaged, or it holds objects that "
+            "no eSCN checkpoint needs; it is not opened with less protection"
+        ) from error
     if not isinstance(content, Mapping) or "state_dict" not in content or "config" not in content:
         found = ", ".join(sorted(map(str, content))[:8]) if isinstance(content, Mapping) else type(content).__name__
         raise CheckpointError(f"{path}: not a FAIR checkpoint: expected entries state_dict and config, found {found}")
     return content
+
+
+def _unpickle(path: Path) -> object:
+    """Load with the safe types added to torch's process-wide list for that time, one thread after the other."""
+    with _UNPICKLING:
+        present = torch.serialization.get_safe_globals()
+        with torch.serialization.safe_globals([name for name in SAFE_GLOBALS if name not in present]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def _interpret(content: Mapping[str, object], path: Path, sha256: str, entry: CatalogueEntry | None) -> Checkpoint:
@@ -336,8 +348,3 @@ def _training_notes(content: Mapping[str, object], settings: Mapping[str, object
     if isinstance(command, Mapping) and command.get("commit"):
         notes.append(f"trained with code version {command['commit']}")
     return notes
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

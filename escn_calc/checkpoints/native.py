@@ -64,7 +64,7 @@ def read_native(folder: str | Path) -> Checkpoint:
         config=config,
         state=_read_tensors(weights),
         normalizers=document.normalizers,
-        element_references=None if references is None else torch.tensor(references, dtype=torch.float64),
+        element_references=None if references is None else torch.tensor(references, dtype=torch.float64, device="cpu"),
         card=document.card,
     )
 

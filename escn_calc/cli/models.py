@@ -113,11 +113,16 @@ def convert(source: Path, folder: Path, overwrite: bool) -> None:
 def verify(name: str, cache_dir: Path | None, mirror: str | None, offline: bool | None) -> None:
     """Recompute published energies with the published checkpoint NAME; fails if one is outside its tolerance."""
     from escn_calc.checkpoints.download import fetch as fetch_file
-    from escn_calc.potential import load_potential
+    from escn_calc.checkpoints.fair import read_fair
+    from escn_calc.nn.config import ESCNConfig
+    from escn_calc.potential import Potential
 
     entry = get_entry(name)
     file = fetch_file(entry, cache_dir=cache_dir, mirror=mirror, offline=offline)
-    potential = load_potential(str(file.path))
+    checkpoint = read_fair(file.path, entry=entry, expected_sha256=file.sha256)
+    if checkpoint.config != ESCNConfig(**entry.config):  # type: ignore[arg-type]
+        raise CheckpointError(f"{file.path}: its configuration is not that of the published {entry.name}")
+    potential = Potential(checkpoint, device="cpu", dtype="float32", frames="canonical")
     if not entry.references:
         click.echo(f"{entry.name} was read and fits its configuration; no energy computed with it has been published")
         return

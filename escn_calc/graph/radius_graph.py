@@ -33,7 +33,7 @@ CUTOFF_ROUNDING = 1.0e-8
 FIRST_RADIUS = 0.6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RadiusGraph:
     """Directed edges, sorted by target, then by the rank among the target's neighbours (nearest first).
 

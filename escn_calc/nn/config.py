@@ -6,6 +6,17 @@ from escn_calc.errors import CheckpointError
 
 DISTANCE_FUNCTIONS = ("gaussian", "sigmoid", "linearsigmoid", "silu")
 LMAX_LIMIT = 11
+MOST_GRID_LINES = 128
+LARGEST_COUNTS = {
+    "num_layers": 1000,
+    "sphere_channels": 100_000,
+    "hidden_channels": 100_000,
+    "edge_channels": 100_000,
+    "max_num_elements": 1000,
+    "num_sphere_samples": 8192,
+}
+LONGEST = {"cutoff": 100.0, "basis_width_scalar": 1e6, "distance_resolution": 100.0}
+"""Limits far beyond any network, so that a malformed file is refused before memory is spent on it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class ESCNConfig:
                 f"lmax_list {self.lmax_list} and mmax_list {self.mmax_list} need one entry per resolution"
             )
         for lmax, mmax in zip(self.lmax_list, self.mmax_list, strict=True):
-            if not 0 <= mmax <= lmax <= LMAX_LIMIT:
+            if not (type(lmax) is type(mmax) is int and 0 <= mmax <= lmax <= LMAX_LIMIT):
                 raise CheckpointError(f"resolution lmax={lmax}, mmax={mmax} violates 0 <= mmax <= lmax <= {LMAX_LIMIT}")
         if self.distance_function not in DISTANCE_FUNCTIONS:
             raise CheckpointError(
@@ -63,38 +74,33 @@ class ESCNConfig:
             )
         if self.energy_reduce not in ("sum", "mean"):
             raise CheckpointError(f"energy_reduce {self.energy_reduce!r} is neither 'sum' nor 'mean'")
-        for name in (
-            "num_layers",
-            "sphere_channels",
-            "hidden_channels",
-            "edge_channels",
-            "max_num_elements",
-            "num_sphere_samples",
-            "cutoff",
-            "basis_width_scalar",
-            "distance_resolution",
-        ):
-            if not getattr(self, name) > 0:
-                raise CheckpointError(f"{name} is {getattr(self, name)!r}, but must be positive")
-        if self.resolution is not None and (self.resolution < 2 or self.resolution % 2):
-            raise CheckpointError(f"resolution is {self.resolution}, but must be an even number of latitudes")
-        if self.edge_longitudes is not None and self.edge_longitudes < 1:
-            raise CheckpointError(f"edge_longitudes is {self.edge_longitudes}, but must be positive")
+        for name, most in LARGEST_COUNTS.items():
+            self._require_count(name, most)
+        for name, longest in LONGEST.items():
+            value = getattr(self, name)
+            if not 0 < value <= longest:
+                raise CheckpointError(f"{name} is {value!r}, but must be positive and at most {longest:g}")
+        if self.resolution is not None:
+            self._require_count("resolution", MOST_GRID_LINES)
+            if self.resolution % 2:
+                raise CheckpointError(f"resolution is {self.resolution}, but must be an even number of latitudes")
+        if self.edge_longitudes is not None:
+            self._require_count("edge_longitudes", MOST_GRID_LINES)
         if self.num_distances < 2:
             raise CheckpointError(
                 f"cutoff {self.cutoff} Å over distance_resolution {self.distance_resolution} Å "
                 "leaves fewer than 2 basis functions"
             )
 
+    def _require_count(self, name: str, most: int) -> None:
+        value = getattr(self, name)
+        if type(value) is not int or not 1 <= value <= most:
+            raise CheckpointError(f"{name} is {value!r}, but must be a whole number from 1 to {most}")
+
     @property
     def num_distances(self) -> int:
         """Number of radial basis functions, truncated as the published code does."""
         return int(self.cutoff / self.distance_resolution)
-
-    @property
-    def num_coefficients(self) -> int:
-        """Spherical-harmonic coefficients per atom, all resolutions together."""
-        return sum((lmax + 1) ** 2 for lmax in self.lmax_list)
 
     @property
     def all_channels(self) -> int:

@@ -11,7 +11,7 @@ from escn_calc.nn.layout import EdgeLayout, kept_coefficients
 from escn_calc.nn.rotations import kept_wigner, wigner_d
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edges:
     """Everything the layers need to know about the edges of one call.
 
@@ -44,6 +44,7 @@ class Edges:
             kept_wigner(matrices[: lmax + 1], kept_coefficients(lmax, mmax))
             for lmax, mmax in zip(config.lmax_list, config.mmax_list, strict=True)
         ]
+        assert bool((target.diff() >= 0).all()), "edges must be sorted by target"
         counts = torch.bincount(target, minlength=num_nodes)
         degree = int(counts.max()) if num_nodes else 0
         first = counts.cumsum(0) - counts

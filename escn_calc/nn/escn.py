@@ -22,7 +22,7 @@ from escn_calc.nn.sphere_points import golden_spiral
 SUM_FACTOR = 0.001
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ESCNOutput:
     """Raw network output, before normalisers and references.
 

@@ -30,7 +30,7 @@ def node_index(lmax: int, mmax: int) -> list[int]:
     return [degree * (degree + 1) + m for degree, m in kept_coefficients(lmax, mmax)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EdgeLayout:
     """Coefficient bookkeeping of the edge features.
 

@@ -69,11 +69,11 @@ def _bisector(u: Tensor, a: Tensor) -> Tensor:
 
 def _frame_constants(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return a, a unit vector normal to a, and a rotation A with A a = y, in the dtype of ``like``."""
-    aligned = -torch.tensor(SINGULAR_DIRECTION, dtype=torch.float64)
+    aligned = -torch.tensor(SINGULAR_DIRECTION, dtype=torch.float64, device="cpu")
     aligned = aligned / aligned.norm()
-    y = torch.tensor((0.0, 1.0, 0.0), dtype=torch.float64)
+    y = torch.tensor((0.0, 1.0, 0.0), dtype=torch.float64, device="cpu")
     p = (aligned + y) / (aligned + y).norm()
-    to_y = 2 * torch.outer(p, p) - torch.eye(3, dtype=torch.float64)
+    to_y = 2 * torch.outer(p, p) - torch.eye(3, dtype=torch.float64, device="cpu")
     normal = torch.linalg.cross(aligned, y)
     normal = normal / normal.norm()
     return aligned.to(like), normal.to(like), to_y.to(like)
@@ -115,7 +115,7 @@ def _stretched_coupling(degree: int) -> Tensor:
 
     Made outside inference mode, because a later call may want derivatives through it.
     """
-    with torch.inference_mode(mode=False), torch.no_grad():
+    with torch.device("cpu"), torch.inference_mode(mode=False), torch.no_grad():
         sample, integrate = grid_matrices(degree, 2 * (degree + 1), 2 * degree + 1)
         vector = sample[:, 1:4]
         lower = sample[:, (degree - 1) ** 2 : degree**2]

@@ -66,7 +66,7 @@ def test_torch_itself_would_not_run_it_either(tmp_path, content, monkeypatch):
     content["config"]["cmd"]["seed"] = Hostile(target)
     torch.save(content, tmp_path / "evil.pt")
     monkeypatch.setattr("escn_calc.checkpoints.fair.inspect_archive", lambda path: None)
-    refuse(tmp_path / "evil.pt", "cannot be unpickled: Weights only load failed")
+    refuse(tmp_path / "evil.pt", r"cannot be unpickled \(UnpicklingError\)")
     assert not target.exists()
 
 
@@ -263,7 +263,7 @@ def test_tensor_larger_than_its_storage_is_an_error_of_ours(tmp_path):
     forged = stored.replace(b"K\x00K\x04\x85", b"K\x00K\x7f\x85")
     target = rewrite(path, tmp_path / "y.pt", lambda name, data: (name, forged if name.endswith(".pkl") else data))
     assert data != target.read_bytes()
-    refuse(target, "cannot be unpickled: ")
+    refuse(target, "cannot be unpickled")
 
 
 def test_bytes_of_the_pickle_changed_at_random_give_no_other_error(tmp_path, sound):
@@ -291,7 +291,7 @@ def test_tensor_made_of_something_else(tmp_path, sound):
     """A tuple in the place of a storage passes the scan and breaks torch's own reader."""
     forged = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((K\x01tK\x00K\x01\x85K\x01\x85\x89NtR."
     path = rewrite(sound, tmp_path / "x.pt", lambda name, data: (name, forged if name.endswith("data.pkl") else data))
-    refuse(path, "cannot be unpickled: 'tuple' object has no attribute 'dtype'")
+    refuse(path, "cannot be unpickled")
 
 
 def test_the_two_lists_of_types_name_the_same():

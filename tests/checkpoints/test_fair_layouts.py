@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -255,3 +256,17 @@ def test_a_fetched_file_as_documented_needs_no_note(published, save):
 def test_another_digest_than_the_recorded_one_is_refused(parity):
     with pytest.raises(CheckpointError, match=r"sha256 is [0-9a-f]{64}, recorded is 00; the file has changed"):
         read_fair(parity / "l2m1" / "checkpoint.pt", expected_sha256="00")
+
+
+def test_many_threads_may_read_at_once_and_the_process_keeps_its_own_safe_types(content, save):
+    """A numpy scalar needs a type from the safe list; another thread must not take it away while it is read."""
+    content["val_metrics"] = {"forces_mae": np.float64(0.1)}
+    path = save(content)
+    torch.serialization.add_safe_globals([np.dtype])
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            states = list(pool.map(lambda _: len(read_fair(path).state), range(40)))
+        assert len(set(states)) == 1
+        assert np.dtype in torch.serialization.get_safe_globals()
+    finally:
+        torch.serialization.clear_safe_globals()

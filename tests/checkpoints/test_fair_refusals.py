@@ -39,7 +39,7 @@ def test_long_lists_of_keys_are_cut(content, save):
 
 def test_more_layers_than_tensors_is_refused_before_a_table_is_built(content, save):
     content["config"]["model_attributes"]["num_layers"] = 10**12
-    refuse(save(content), r"asks for 1000000000000 layers, the file holds \d+ tensors")
+    refuse(save(content), "num_layers is 1000000000000, but must be a whole number from 1 to 1000")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -123,7 +123,7 @@ def test_weights_are_checked_as_strictly_as_those_of_a_pickle(folder):
         (lambda card: card["card"].update(colour="red"), r"card\.colour: Extra inputs are not permitted"),
         (lambda card: card["card"].update(energy_kind="formation"), r"card\.energy_kind: Input should be"),
         (lambda card: card["card"]["config"].update(depth=3), "configuration is malformed .*depth"),
-        (lambda card: card["card"]["config"].update(num_layers="3"), "configuration is malformed"),
+        (lambda card: card["card"]["config"].update(num_layers="3"), "num_layers is '3', but must be a whole number"),
         (lambda card: card["normalizers"].pop("energy_mean") and card["normalizers"].update(x=1), "normalizers.x"),
         (lambda card: card["normalizers"].update(energy_std=-1.0), "energy_std is -1.0, but must be positive"),
         (lambda card: card.update(element_references=[1.0]), r"element references have shape \(1,\)"),

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import ModuleType
 
 import pytest
@@ -25,15 +25,15 @@ def run(*arguments):
 
 
 @pytest.fixture
-def cache(tmp_path):
-    """A cache in which a small file stands for the published one."""
+def cache(tmp_path, monkeypatch):
+    """A cache in which a small file stands for the published one, whose entry has the small one's shape."""
+    monkeypatch.setitem(CATALOGUE, NAME, replace(CATALOGUE[NAME], config=asdict(read_fair(FILE).config)))
     (tmp_path / f"{NAME}.pt").write_bytes(FILE.read_bytes())
     return tmp_path
 
 
 @dataclass
 class FakePotential:
-    model: str
     energies: dict[str, float]
 
     def evaluate(self, structures):
@@ -46,15 +46,16 @@ class FakePotential:
 
 @pytest.fixture
 def potential(monkeypatch):
-    """Energies that ``load_potential`` shall give, and the models it was asked for."""
+    """Energies that the model shall give, and the digests of the checkpoints it was made of."""
     energies, asked = {}, []
 
-    def load_potential(model):
-        asked.append(model)
-        return FakePotential(model, energies)
+    def make(checkpoint, **options):
+        assert options == {"device": "cpu", "dtype": "float32", "frames": "canonical"}
+        asked.append(checkpoint.card.sha256)
+        return FakePotential(energies)
 
     module = ModuleType("escn_calc.potential")
-    module.load_potential = load_potential
+    module.Potential = make
     monkeypatch.setitem(sys.modules, "escn_calc.potential", module)
     return energies, asked
 
@@ -155,12 +156,27 @@ def test_convert_refuses_what_is_no_checkpoint(tmp_path):
     assert not (tmp_path / "native").exists()
 
 
+def test_verify_refuses_another_network(cache, potential, monkeypatch):
+    monkeypatch.setitem(CATALOGUE, NAME, replace(CATALOGUE[NAME], config={"num_layers": 3}))
+    code, output = run("verify", NAME, "--cache-dir", cache, "--offline")
+    assert code == 1
+    assert f"its configuration is not that of the published {NAME}" in output
+
+
+def test_verify_refuses_bytes_that_changed_since_they_were_fetched(cache, potential):
+    assert run("fetch", NAME, "--cache-dir", cache, "--offline")[0] == 0
+    (cache / f"{NAME}.pt").write_bytes((PARITY / "l4m2" / "checkpoint.pt").read_bytes())
+    code, output = run("verify", NAME, "--cache-dir", cache, "--offline")
+    assert code == 1
+    assert "sha256" in output
+
+
 def test_verify_within_tolerance(cache, potential, references):
     energies, asked = potential
     energies |= {"CH4": -2.009, "Pt(111)+O": 1.739}
     code, output = run("verify", NAME, "--cache-dir", cache, "--offline")
     assert code == 0
-    assert asked == [str(cache / f"{NAME}.pt")]
+    assert asked == [read_fair(FILE).card.sha256]
     assert "CH4 │ -2.0090 │ -2.0000 (n = 1) │ 0.01 │ ok │ a tutorial" in output
     assert "1.7390 │ 1.7000 ± 0.0030 (n = 10) │ 0.04 │ ok │ a page" in output
 

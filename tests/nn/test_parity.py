@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from escn_calc.checkpoints.network import build_network
 from escn_calc.nn.rotations import edge_frames, rolled
-from escn_calc.potential import build_network
 from tests.parity import MODELS, checkpoint, structures
 from tests.tolerances import NETWORK_PARITY
 

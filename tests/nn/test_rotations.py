@@ -19,15 +19,18 @@ from tests.tolerances import FRAME, IDENTITY
 
 DTYPES = [torch.float64, torch.float32]
 LMAX = 11
+SHIFTS = (1e-4, 1e-6, 1e-7, 1e-8, 1e-10, 1e-12, 1e-12, 1e-12, 1e-15)
 
 
 def special_directions(dtype):
-    """Axes, diagonals, both ends of the singular axis, and directions within 1e-12 of each."""
+    """Axes, diagonals, both ends of the singular axis, and directions at small distances from each."""
     corners = [torch.tensor(c, dtype=torch.float64) for c in product((-1.0, 0.0, 1.0), repeat=3) if any(c)]
     singular = torch.tensor(SINGULAR_DIRECTION, dtype=torch.float64)
     exact = torch.stack([*corners, singular, -singular])
     exact = exact / exact.norm(dim=-1, keepdim=True)
-    shifts = 1e-12 * torch.randn(8, *exact.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sizes = torch.tensor(SHIFTS, dtype=torch.float64)[:, None, None]
+    generator = torch.Generator().manual_seed(0)
+    shifts = sizes * torch.randn(len(SHIFTS), *exact.shape, generator=generator, dtype=torch.float64)
     near = (exact + shifts).reshape(-1, 3)
     return normalised(torch.cat((exact, near)).to(dtype))
 
