@@ -19,14 +19,17 @@ from ase.calculators.calculator import (
     all_changes,
 )
 
+from escn_calc.checkpoints import shipped_models
+from escn_calc.checkpoints.catalogue import CATALOGUE, find_entry, suggest
 from escn_calc.errors import CalculationError, InputError
+from escn_calc.options import DEVICES, DTYPE_NAMES, FRAMES, check_option
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from escn_calc.potential import Potential, Prediction
 
-WEIGHT_FILE_SUFFIXES = (".pt", ".safetensors")
+OPTION_VALUES = {"device": DEVICES, "dtype": DTYPE_NAMES, "frames": FRAMES}
 
 
 class StructureError(InputError, CalculatorSetupError):
@@ -41,21 +44,25 @@ class ESCNCalculator(Calculator):
     """Energies and forces of an eSCN model for ASE.
 
     The parameters can be written as JSON, so that results can be kept in ``.traj`` and ``.db`` files. The model is
-    loaded when it is first needed and again after pickling, copying, or a change of parameters. One calculator may be
-    used by several threads; their evaluations run one after the other.
+    loaded when it is first needed and again after pickling, copying, or a change of parameters. Every calculator loads
+    weights of its own: share one between the images of a chain or the structures of a screening, with
+    ``allow_shared_calculator`` where ASE asks for it. One calculator may be used by several threads; their evaluations
+    run one after the other.
 
     Parameters
     ----------
     model : str or Path
         ``"default"`` (the model shipped with the package), the name of a published checkpoint, or the path of a
-        FAIR ``.pt`` file or of a folder in the native format.
+        FAIR ``.pt`` file or of a folder in the native format. In a string, names come before paths; a ``Path`` is
+        never a name. Paths are made absolute, so that they outlive a change of the working directory.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     dtype : str
         ``"float32"`` or ``"float64"``.
     frames : str
-        ``"canonical"``: one definite frame for each edge, on the model's own grid. ``"converged"``: a grid so fine
-        that the frame no longer matters.
+        ``"canonical"``: one definite frame for each edge, on the model's own grid. ``"converged"``: an edge grid
+        refined until turning the frames changes the result by less than 5e-8 (relative). Where no grid of reasonable
+        size reaches 1e-6, a ``FramesNotConvergedWarning`` says so when the model is loaded.
 
     Notes
     -----
@@ -64,6 +71,9 @@ class ESCNCalculator(Calculator):
     ``calculator.potential.card.energy_kind``. Initial charges, magnetic moments, tags, constraints and ``atoms.info``
     do not enter and do not invalidate results.
 
+    eSCN is equivariant under rotations, SO(3), and not under reflections, O(3): energies of a structure and of its
+    mirror image may differ.
+
     Raises
     ------
     StructureError
@@ -71,6 +81,8 @@ class ESCNCalculator(Calculator):
     EvaluationError
         At evaluation: the result is not finite or memory ran out (a ``CalculationError`` and ASE's
         ``CalculationFailed``).
+    InputError
+        At construction: an option has a value it cannot have, or no model has that name or path.
     CheckpointError, DownloadError, InputError
         At the first evaluation: the model cannot be loaded.
     """
@@ -171,11 +183,18 @@ class ESCNCalculator(Calculator):
         -------
         dict
             The settings that have changed.
+
+        Raises
+        ------
+        InputError
+            No such setting, or a value that it cannot have; nothing is changed then.
         """
         unknown = sorted(settings.keys() - self.default_parameters.keys())
         if unknown:
             known = ", ".join(self.default_parameters)
             raise InputError(f"ESCNCalculator has no setting {', '.join(map(repr, unknown))}; the settings are {known}")
+        for name in OPTION_VALUES.keys() & settings.keys():
+            check_option(name, settings[name], OPTION_VALUES[name])
         if "model" in settings:
             settings["model"] = _as_text(settings["model"])
         with self._lock:
@@ -209,6 +228,10 @@ class ESCNCalculator(Calculator):
         record = {**super().todict(skip_default=skip_default), "version": __version__}
         return record if self._sha256 is None else {**record, "sha256": self._sha256}
 
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())
+        return f"{type(self).__name__}({settings})"
+
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but the lock and the loaded model, which is loaded again when needed."""
         with self._lock:
@@ -230,11 +253,22 @@ class ESCNCalculator(Calculator):
             )
 
 
-def _as_text(model: str | Path) -> str:
-    """Write a model as text; an existing path is made absolute, so that it stays valid in another working directory."""
-    path = Path(model)
-    is_path = isinstance(model, Path) or len(path.parts) > 1 or path.suffix in WEIGHT_FILE_SUFFIXES
-    return str(path.absolute()) if is_path and path.exists() else str(model)
+def _as_text(model: object) -> str:
+    """Write a model as text: a name as it is, the path of a file or folder as an absolute one.
+
+    The order is that of :func:`escn_calc.checkpoints.load_checkpoint`: in a string, names come before paths.
+    """
+    if not isinstance(model, str | Path):
+        raise InputError(f"model is {model!r}; it must be a name or the path of a model")
+    shipped = shipped_models()
+    if isinstance(model, str) and (model == "default" or model in shipped or find_entry(model)):
+        return model
+    path = Path(model).expanduser()
+    if model != "" and path.exists():
+        return str(path.absolute())
+    if isinstance(model, Path) or len(path.parts) > 1:
+        raise InputError(f"there is no model file or folder {str(model)!r}")
+    raise InputError(f"there is no model {model!r}; {suggest(model, ['default', *shipped, *CATALOGUE])}")
 
 
 def _properties_of(potential: Potential) -> list[str]:

@@ -17,12 +17,11 @@ from escn_calc.convergence import converged_longitudes
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.graph import radius_graph
 from escn_calc.nn import ESCNOutput
+from escn_calc.options import DEVICES, DTYPE_NAMES, FRAMES, check_option
 from escn_calc.structures import StructureBatch, check_elements
 
 MEMORY_WORDS = ("allocate memory", "out of memory", "ALLOC_FAILED")
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-DEVICES = ("auto", "cpu", "cuda", "mps")
-FRAMES = ("canonical", "converged")
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
 class ReducedPrecisionWarning(UserWarning):
@@ -169,15 +168,15 @@ def load_potential(
     CheckpointError, DownloadError
         The file cannot be used or fetched.
     """
-    _one_of("dtype", dtype, tuple(DTYPES))
-    _one_of("frames", frames, FRAMES)
+    check_option("dtype", dtype, DTYPE_NAMES)
+    check_option("frames", frames, FRAMES)
     chosen = choose_device(device, dtype)
     return Potential(load_checkpoint(model), device=chosen, dtype=dtype, frames=frames)
 
 
 def choose_device(device: str, dtype: str) -> str:
     """Return the device to use, refusing one that is not there."""
-    _one_of("device", device, DEVICES)
+    check_option("device", device, DEVICES)
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -220,8 +219,3 @@ def _warn_of_reduced_precision(dtype: str) -> None:
             ReducedPrecisionWarning,
             stacklevel=3,
         )
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InputError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}")

@@ -5,7 +5,9 @@ A relaxation moves the atoms until the largest force on an atom that is free to 
     fmax = max_i |F_i|     (F after constraints),
 
 is below the requested value. Whatever ends it, be it convergence, the step limit, Ctrl-C or a failed evaluation, the
-result holds the last frame whose energy and forces are known.
+result holds the last frame whose energy and forces are known. Forces of a direct model are not the gradient of its
+energy, so that a relaxation can converge and yet be meaningless: ``RelaxResult.notes`` tells of an energy that rose and
+of atoms that went far.
 """
 
 from __future__ import annotations
@@ -42,6 +44,15 @@ OPTIMIZERS = (
 """Names of the optimisers in ``ase.optimize`` that relax positions by forces, one frame a step."""
 
 SAVED_PROPERTIES = ("energy", "free_energy", "energies", "forces")
+
+ENERGY_RISE_WORTH_A_NOTE = 0.05
+"""eV. An optimiser that follows the gradient of the energy ends lower than it began, up to noise well below this."""
+
+DISPLACEMENT_WORTH_A_NOTE = 1.0
+"""Å. About the length of a short bond: an atom that went farther may have changed its site or left its molecule."""
+
+NUMERICAL_FAILURES = (ESCNError, RuntimeError, ArithmeticError, ValueError, OSError)
+"""What calculators, optimisers (``LinAlgError`` is a ``ValueError``) and the trajectory file raise midway."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,9 @@ class RelaxResult:
         Largest distance between an atom's first and last position, in Å.
     wall_time_s : float
         Time taken, in seconds.
+    notes : tuple of str
+        Reasons to doubt the result, one sentence each: the energy rose by more than ``ENERGY_RISE_WORTH_A_NOTE``, an
+        atom moved by more than ``DISPLACEMENT_WORTH_A_NOTE``. Empty if there are none.
     """
 
     atoms: Atoms
@@ -89,6 +103,7 @@ class RelaxResult:
     history: tuple[RelaxStep, ...]
     max_displacement: float
     wall_time_s: float
+    notes: tuple[str, ...] = ()
 
     @property
     def converged(self) -> bool:
@@ -104,6 +119,11 @@ class RelaxResult:
     def energy(self) -> float:
         """Energy of the last frame in eV."""
         return self.history[-1].energy
+
+    @property
+    def energy_change(self) -> float:
+        """Energy of the last frame minus that of the input structure, in eV."""
+        return self.history[-1].energy - self.history[0].energy
 
     @property
     def fmax(self) -> float:
@@ -136,7 +156,8 @@ def relax(
     steps : int
         Largest number of optimiser steps. With 0 the input structure is only evaluated.
     trajectory : str or Path, optional
-        ASE trajectory to which every frame is written; an existing file is replaced.
+        ASE trajectory to which every frame is written; an existing file is replaced once the input structure has
+        been evaluated.
     progress : callable, optional
         Called with the ``RelaxStep`` of every frame.
 
@@ -148,67 +169,116 @@ def relax(
     Raises
     ------
     InputError
-        Unknown optimiser, fmax or steps out of range, or a calculator without forces.
+        Unknown optimiser, fmax or steps out of range, not a calculator of ASE, or one without forces.
     ESCNError
         The input structure itself cannot be evaluated. (Failures after that are reported in the result.)
     """
     optimizer_class = _optimizer_class(optimizer)
-    _check_limits(fmax, steps)
+    check_limits(fmax, steps)
+    _check_calculator(calculator)
     start = time.perf_counter()
     moving = atoms.copy()
     moving.calc = calculator
-    frame = atoms.copy()
-    history: list[RelaxStep] = []
+    history = [_first_step(moving)]
+    frame = _frozen_copy(moving)
     reason: Literal["converged", "step limit", "interrupted", "failed"] = "step limit"
     message = ""
     try:
         with optimizer_class(moving, logfile=None, trajectory=trajectory) as search:
             for converged in search.irun(fmax=fmax, steps=steps):
-                step = _measure(moving, search.nsteps)
-                frame = _frozen_copy(moving)
-                history.append(step)
+                if search.nsteps > 0:
+                    history.append(_measure(moving, search.nsteps))
+                    frame = _frozen_copy(moving)
                 if progress is not None:
-                    progress(step)
+                    progress(history[-1])
                 if converged:
                     reason = "converged"
     except KeyboardInterrupt:
-        if not history:
-            raise
         reason = "interrupted"
-    except PropertyNotImplementedError as error:
-        raise InputError(f"a relaxation needs forces, and the calculator has none: {error}") from error
-    except (ESCNError, RuntimeError) as error:
-        if not history:
-            raise
+    except NUMERICAL_FAILURES as error:
         reason = "failed"
         message = f"stopped after step {history[-1].index}: {error}"
+    displacements = np.linalg.norm(frame.positions - atoms.positions, axis=1)
     return RelaxResult(
         atoms=frame,
         reason=reason,
         message=message,
         history=tuple(history),
-        max_displacement=float(np.linalg.norm(frame.positions - atoms.positions, axis=1).max()),
+        max_displacement=float(displacements.max()),
         wall_time_s=time.perf_counter() - start,
+        notes=_notes(history[-1].energy - history[0].energy, displacements, frame),
     )
 
 
-def _optimizer_class(name: str) -> type[Optimizer]:
-    import ase.optimize
+def optimizer_name(name: str) -> str:
+    """Return the name of an optimiser as ASE writes it.
 
+    Parameters
+    ----------
+    name : str
+        One of ``OPTIMIZERS``, in upper or lower case.
+
+    Raises
+    ------
+    InputError
+        Not a string, or not one of them; the message suggests the nearest names.
+    """
+    if not isinstance(name, str):
+        raise InputError(f"optimizer is {name!r}; give the name of one: {', '.join(OPTIMIZERS)}")
     exact = {known.lower(): known for known in OPTIMIZERS}
     if name.lower() not in exact:
         near = [exact[match] for match in get_close_matches(name.lower(), exact, n=3)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(OPTIMIZERS)}"
         raise InputError(f"unknown optimizer {name!r}; {hint}")
-    optimizer_class: type[Optimizer] = getattr(ase.optimize, exact[name.lower()])
-    return optimizer_class
+    return exact[name.lower()]
 
 
-def _check_limits(fmax: float, steps: int) -> None:
+def check_limits(fmax: float, steps: int) -> None:
+    """Make sure that a relaxation can end.
+
+    Raises
+    ------
+    InputError
+        ``fmax`` is not a positive finite number, or ``steps`` is negative.
+    """
     if not (np.isfinite(fmax) and fmax > 0):
         raise InputError(f"fmax is {fmax} eV/Å; it must be a positive number")
     if steps < 0:
         raise InputError(f"steps is {steps}; it must be 0 or more")
+
+
+def _optimizer_class(name: str) -> type[Optimizer]:
+    import ase.optimize
+
+    optimizer_class: type[Optimizer] = getattr(ase.optimize, optimizer_name(name))
+    return optimizer_class
+
+
+def _check_calculator(calculator: object) -> None:
+    if not isinstance(calculator, BaseCalculator):
+        raise InputError(f"calculator is {calculator!r}; pass a calculator of ASE, such as ESCNCalculator()")
+
+
+def _first_step(atoms: Atoms) -> RelaxStep:
+    try:
+        return _measure(atoms, 0)
+    except PropertyNotImplementedError as error:
+        raise InputError(f"a relaxation needs forces, and the calculator has none: {error}") from error
+
+
+def _notes(energy_change: float, displacements: np.ndarray, atoms: Atoms) -> tuple[str, ...]:
+    notes = []
+    if energy_change > ENERGY_RISE_WORTH_A_NOTE:
+        notes.append(
+            f"energy rose by {energy_change:.2f} eV: direct forces are not the gradient of the energy; "
+            "do not trust this result"
+        )
+    far = int((displacements > DISPLACEMENT_WORTH_A_NOTE).sum())
+    if far:
+        atom = int(displacements.argmax())
+        others = f", and {far - 1} more by over {DISPLACEMENT_WORTH_A_NOTE:g} Å" if far > 1 else ""
+        notes.append(f"atom {atom} ({atoms.symbols[atom]}) moved by {displacements[atom]:.2f} Å{others}")
+    return tuple(notes)
 
 
 def _measure(atoms: Atoms, index: int) -> RelaxStep:

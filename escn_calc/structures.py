@@ -6,6 +6,7 @@ are known, in :func:`escn_calc.graph.radius_graph`.
 """
 
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -25,6 +26,9 @@ from escn_calc.errors import InputError
 LARGEST_COORDINATE = 1.0e6
 #: Smallest distance (Å) between neighbouring lattice planes of a periodic direction.
 SMALLEST_PLANE_SPACING = 0.1
+#: Keys of ``atoms.info`` for charge and spin, and their values for a neutral singlet. ``spin`` is in use both for the
+#: number of unpaired electrons (0) and for the multiplicity (1).
+CHARGE_AND_SPIN = {"charge": (0,), "total_charge": (0,), "spin": (0, 1), "spin_multiplicity": (1,)}
 
 
 class UnusedInputWarning(UserWarning):
@@ -190,7 +194,15 @@ def _first_atom(batch: StructureBatch, where: Tensor) -> str:
 
 @cache
 def _warn_once(message: str, category: type[UserWarning]) -> None:
-    warnings.warn(message, category, stacklevel=4)
+    warnings.warn(message, category, stacklevel=_caller_level())
+
+
+def _caller_level() -> int:
+    """Stack level, as seen by the calling function, of the innermost line that is neither this package's nor ASE's."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("escn_calc", "ase"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _check_is_list(structures: object) -> None:
@@ -276,12 +288,15 @@ def _warn_about_charge_and_spin(atoms: Atoms) -> None:
     carried = {
         "initial charges": atoms.get_initial_charges(),
         "initial magnetic moments": atoms.get_initial_magnetic_moments(),
-        "info['charge']": atoms.info.get("charge"),
-        "info['spin']": atoms.info.get("spin"),
     }
-    for name, value in carried.items():
-        if value is not None and np.any(np.asarray(value) != 0):
-            _warn_once(f"{name}: not used, eSCN has no input for charge or spin", UnusedInputWarning)
+    names = [name for name, values in carried.items() if values.any()]
+    names += [
+        f"info[{key!r}]"
+        for key, neutral in CHARGE_AND_SPIN.items()
+        if atoms.info.get(key) is not None and not np.isin(atoms.info[key], neutral).all()
+    ]
+    for name in names:
+        _warn_once(f"{name}: not used, eSCN has no input for charge or spin", UnusedInputWarning)
 
 
 def _name(index: int, atoms: Atoms) -> str:

@@ -29,6 +29,7 @@ from ase.optimize import BFGS
 
 from escn_calc import ESCNCalculator, __version__
 from escn_calc.errors import CalculationError, ESCNError, InputError
+from escn_calc.structures import UnusedInputWarning, _warn_once
 from tests.toy_potential import SHA256, ToyPotential
 
 
@@ -67,18 +68,71 @@ def test_parameters_reach_the_loader_as_strings(loader, atoms, tmp_path):
 
 
 def test_a_relative_path_stays_valid_in_another_folder(loader, tmp_path, monkeypatch):
+    """Whatever its form; after a change of folder, a copy or a pickle loads the model that was meant."""
     (tmp_path / "other.pt").touch()
+    (tmp_path / "nat").mkdir()
     monkeypatch.chdir(tmp_path)
-    by_text, catalogue_name = ESCNCalculator("other.pt"), ESCNCalculator("other")
-    assert by_text.parameters["model"] == str(tmp_path / "other.pt")
-    assert catalogue_name.parameters["model"] == "other"
-    assert ESCNCalculator("missing/other.pt").parameters["model"] == "missing/other.pt"
+    for model in ("other.pt", "./other.pt", "nat", Path("nat")):
+        calculator = ESCNCalculator()
+        calculator.set(model=model)
+        made = ESCNCalculator(model)
+        monkeypatch.chdir("/")
+        for known in (made, calculator, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+            assert known.parameters["model"] == str(tmp_path / Path(model).name)
+        assert calculator.set(model=made.parameters["model"]) == {}
+        monkeypatch.chdir(tmp_path)
 
 
-def test_nothing_is_loaded_before_it_is_needed(loader):
-    calculator = ESCNCalculator("no such model")
+def test_names_come_before_paths_as_at_loading(loader, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("default", "other", "escn-l6-m2-lay12-s2ef-oc20-2m"):
+        Path(name).mkdir()
+        assert ESCNCalculator(name).parameters["model"] == name
+        assert ESCNCalculator(Path(name)).parameters["model"] == str(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": None}, "model is None; it must be a name or the path of a model"),
+        ({"model": 3}, "model is 3; it must be a name or the path of a model"),
+        ({"model": "defualt"}, "there is no model 'defualt'; did you mean default"),
+        (
+            {"model": "eSCN-L6-M2-Lay12-S2EF-OC20-3M"},
+            "there is no model .*; did you mean eSCN-L6-M2-Lay12-S2EF-OC20-2M",
+        ),
+        ({"model": ""}, "there is no model ''; "),
+        ({"model": "missing/other.pt"}, "there is no model file or folder 'missing/other.pt'"),
+        ({"model": Path("default")}, "there is no model file or folder 'default'"),
+        ({"device": "gpu"}, "device is 'gpu', but must be one of auto, cpu, cuda, mps"),
+        ({"device": torch.device("cpu")}, "device is device.*, but must be one of auto"),
+        ({"dtype": torch.float64}, "dtype is torch.float64, but must be one of float32, float64"),
+        ({"frames": "random"}, "frames is 'random', but must be one of canonical, converged"),
+    ],
+)
+def test_bad_values_are_refused_at_once_and_change_nothing(loader, atoms, settings, message):
+    with pytest.raises(InputError, match=message):
+        ESCNCalculator(**settings)
+    atoms.calc = ESCNCalculator("other")
+    energy = atoms.get_potential_energy()
+    before = dict(atoms.calc.parameters)
+    with pytest.raises(InputError, match=message):
+        atoms.calc.set(**settings)
+    assert atoms.calc.parameters == before and atoms.calc.results["energy"] == energy
+
+
+def test_repr_shows_the_settings(loader):
+    shown = "ESCNCalculator(model='default', device='auto', dtype='float32', frames='canonical')"
+    assert repr(ESCNCalculator()) == shown
+    assert repr(eval(shown)) == shown
+
+
+def test_nothing_is_loaded_before_it_is_needed(loader, tmp_path):
+    weights = tmp_path / "damaged.pt"
+    weights.touch()
+    calculator = ESCNCalculator(weights)
     assert loader.requests == []
-    with pytest.raises(InputError, match="unknown model 'no such model'; did you mean 'default'"):
+    with pytest.raises(InputError, match=r"unknown model .*damaged\.pt'; did you mean 'default'"):
         calculator.get_potential_energy(bulk("Cu"))
 
 
@@ -370,6 +424,16 @@ def test_real_network_keeps_the_contract(trained, atoms, tmp_path):
     assert trained.todict()["sha256"] == hashlib.sha256(Path(trained.parameters["model"]).read_bytes()).hexdigest()
     with pytest.raises(PropertyNotImplementedError, match="has no stress"):
         atoms.get_stress()
+
+
+@pytest.mark.parametrize("ask", ["get_potential_energy", "get_forces"])
+def test_warnings_point_at_the_line_that_asked(trained, ask):
+    _warn_once.cache_clear()
+    trained.reset()
+    charged = Atoms("CO", positions=[[0, 0, 0], [0, 0, 1.2]], info={"charge": 1}, calculator=trained)
+    with pytest.warns(UnusedInputWarning, match=r"info\['charge'\]: not used") as caught:
+        getattr(charged, ask)()
+    assert caught[0].filename == __file__
 
 
 def test_real_network_refuses_bad_structures(trained):

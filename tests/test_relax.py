@@ -16,7 +16,14 @@ from ase.optimize import FIRE
 
 from escn_calc import ESCNCalculator
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.relax import OPTIMIZERS, RelaxStep, relax
+from escn_calc.relax import (
+    DISPLACEMENT_WORTH_A_NOTE,
+    ENERGY_RISE_WORTH_A_NOTE,
+    OPTIMIZERS,
+    RelaxStep,
+    _notes,
+    relax,
+)
 
 
 class Stopping(EMT):
@@ -163,6 +170,18 @@ def test_unknown_optimizer(slab, name, hint):
         relax(slab, EMT(), optimizer=name)
 
 
+@pytest.mark.parametrize("optimizer", [FIRE, None])
+def test_optimizer_that_is_not_a_name(slab, optimizer):
+    with pytest.raises(InputError, match=r"optimizer is .*; give the name of one: BFGS, "):
+        relax(slab, EMT(), optimizer=optimizer)
+
+
+@pytest.mark.parametrize("calculator", ["default", None, EMT])
+def test_calculator_that_is_none(slab, calculator):
+    with pytest.raises(InputError, match=r"calculator is .*; pass a calculator of ASE, such as ESCNCalculator\(\)"):
+        relax(slab, calculator)
+
+
 @pytest.mark.parametrize("fmax", [0.0, -0.1, float("nan"), float("inf")])
 def test_bad_fmax(slab, fmax):
     with pytest.raises(InputError, match="it must be a positive number"):
@@ -188,6 +207,8 @@ def test_interrupt_keeps_the_last_frame(slab):
         (Stopping(CalculationError("structure 0: the energy is nan"), at=3), "step 2: structure 0: the energy is nan"),
         (Stopping(InputError("atoms 0 and 1 overlap"), at=3), "step 2: atoms 0 and 1 overlap"),
         (Stopping(RuntimeError("LineSearch failed!"), at=3), "step 2: LineSearch failed!"),
+        (Stopping(ZeroDivisionError("division by zero"), at=3), "step 2: division by zero"),
+        (Stopping(OSError(28, "No space left on device"), at=3), "step 2: .*No space left on device"),
         (NotFinite(RuntimeError(), at=3), "step 2: energy .* eV and fmax nan eV/Å at step 3 are not finite"),
     ],
 )
@@ -201,10 +222,63 @@ def test_failure_keeps_the_last_good_frame(slab, calculator, said):
     assert result.history == expected.history
 
 
+def test_failure_of_the_optimiser_keeps_the_last_good_frame(slab, monkeypatch):
+    expected = relax(slab, EMT(), steps=2, fmax=1e-6)
+    original, calls = np.linalg.eigh, []
+
+    def eigh(matrix):
+        calls.append(matrix)
+        if len(calls) == 3:
+            raise np.linalg.LinAlgError("Eigenvalues did not converge")
+        return original(matrix)
+
+    monkeypatch.setattr(np.linalg, "eigh", eigh)
+    result = relax(slab, EMT(), fmax=1e-6)
+    assert (result.reason, result.message) == ("failed", "stopped after step 2: Eigenvalues did not converge")
+    assert result.history == expected.history
+    np.testing.assert_array_equal(result.atoms.positions, expected.atoms.positions)
+
+
 @pytest.mark.parametrize("error", [CalculationError("the energy is nan"), KeyboardInterrupt()])
-def test_without_a_first_frame_the_error_is_raised(slab, error):
+def test_without_a_first_frame_the_error_is_raised(slab, error, tmp_path):
+    older = tmp_path / "run.traj"
+    older.write_text("an older file")
     with pytest.raises(type(error)):
-        relax(slab, Stopping(error, at=0))
+        relax(slab, Stopping(error, at=0), trajectory=older)
+    assert older.read_text() == "an older file"
+
+
+class Uphill(EMT):
+    """EMT with its forces reversed and scaled, as a direct force head may have it."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results["forces"] = -self.results["forces"]
+
+
+def test_a_rise_of_the_energy_is_noted(slab):
+    result = relax(slab, Uphill(), fmax=1e-6, steps=5)
+    assert result.energy_change == result.history[-1].energy - result.history[0].energy > 0.05
+    assert result.notes[0] == (
+        f"energy rose by {result.energy_change:.2f} eV: direct forces are not the gradient of the energy; "
+        "do not trust this result"
+    )
+
+
+def test_a_far_journey_is_noted(slab):
+    slab.positions[8, 2] += 2.0
+    result = relax(slab, EMT(), fmax=0.05)
+    assert result.energy_change < 0
+    assert result.notes == (f"atom 8 (H) moved by {result.max_displacement:.2f} Å",)
+
+
+def test_only_what_passes_the_thresholds_is_noted(slab):
+    assert relax(slab, EMT(), fmax=0.03).notes == ()
+    assert _notes(ENERGY_RISE_WORTH_A_NOTE, np.full(9, DISPLACEMENT_WORTH_A_NOTE), slab) == ()
+    assert _notes(0.06, np.array([0, 1.2, 0, 0, 0, 0, 1.1, 1.3, 0.9]), slab) == (
+        "energy rose by 0.06 eV: direct forces are not the gradient of the energy; do not trust this result",
+        "atom 7 (Cu) moved by 1.30 Å, and 2 more by over 1 Å",
+    )
 
 
 def test_calculator_without_forces(slab):

@@ -180,7 +180,10 @@ def test_singular_and_nearly_singular_cells(cell, pbc, spacing):
         (lambda atoms: atoms.set_initial_magnetic_moments([0, 0, 2]), "initial magnetic moments"),
         (lambda atoms: atoms.set_initial_magnetic_moments(np.ones((3, 3))), "initial magnetic moments"),
         (lambda atoms: atoms.info.update(charge=-1), "info['charge']"),
-        (lambda atoms: atoms.info.update(spin=1), "info['spin']"),
+        (lambda atoms: atoms.info.update(spin=2), "info['spin']"),
+        (lambda atoms: atoms.info.update(total_charge=1.0), "info['total_charge']"),
+        (lambda atoms: atoms.info.update(spin_multiplicity=3), "info['spin_multiplicity']"),
+        (lambda atoms: atoms.info.update(charge="unknown"), "info['charge']"),
     ],
 )
 def test_charge_and_spin_are_reported_once(change, name):
@@ -192,13 +195,23 @@ def test_charge_and_spin_are_reported_once(change, name):
         batch_of(atoms)
     assert [warning.category for warning in caught] == [UnusedInputWarning]
     assert str(caught[0].message) == f"{name}: not used, eSCN has no input for charge or spin"
+    assert caught[0].filename == __file__
 
 
-def test_zero_charge_and_spin_are_silent():
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"charge": 0, "spin": None},
+        {"charge": 0, "spin": 1},
+        {"charge": 0.0, "spin": np.int64(0)},
+        {"total_charge": 0, "spin_multiplicity": 1},
+    ],
+)
+def test_a_neutral_singlet_is_silent(info):
     atoms = molecule("H2O")
     atoms.set_initial_charges([0, 0, 0])
     atoms.set_initial_magnetic_moments([0, 0, 0])
-    atoms.info.update(charge=0, spin=None)
+    atoms.info.update(info)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         batch_of(atoms)

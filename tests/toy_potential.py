@@ -90,9 +90,10 @@ class ToyLoader:
 
 @pytest.fixture
 def loader(monkeypatch: pytest.MonkeyPatch) -> ToyLoader:
-    """Let every calculator made during a test load toy models."""
+    """Let every calculator made during a test know and load toy models only, beside the published names."""
     toy_loader = ToyLoader()
     module = types.ModuleType("escn_calc.potential")
     module.load_potential = toy_loader
     monkeypatch.setitem(sys.modules, "escn_calc.potential", module)
+    monkeypatch.setattr("escn_calc.calculator.shipped_models", lambda: SHA256)
     return toy_loader

@@ -11,8 +11,8 @@ from escn_calc.checkpoints.catalogue import CATALOGUE, find_entry, suggest
 from escn_calc.errors import InputError
 
 if TYPE_CHECKING:
-    from escn_calc.checkpoints.card import ModelCard
-    from escn_calc.checkpoints.checkpoint import Checkpoint, Normalizers
+    from escn_calc.checkpoints.card import ModelCard, Normalizers
+    from escn_calc.checkpoints.checkpoint import Checkpoint
     from escn_calc.checkpoints.fair import read_fair
     from escn_calc.checkpoints.native import read_native, write_native
 
@@ -29,12 +29,11 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "escn-small-fcc"
-WEIGHTS_NAME = "model.safetensors"
 WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".pt2", ".safetensors")
 
 _HOMES = {
     "Checkpoint": "checkpoint",
-    "Normalizers": "checkpoint",
+    "Normalizers": "card",
     "ModelCard": "card",
     "read_fair": "fair",
     "read_native": "native",
@@ -49,7 +48,11 @@ def __getattr__(name: str) -> object:
 
 
 def load_checkpoint(
-    model: str | Path, *, cache_dir: str | Path | None = None, offline: bool | None = None
+    model: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    mirror: str | None = None,
+    offline: bool | None = None,
 ) -> "Checkpoint":
     """Load a model by name or path.
 
@@ -60,6 +63,7 @@ def load_checkpoint(
         native model folder or of the ``model.safetensors`` in it. In a string, names come before paths; a ``Path``
         is never a name.
     cache_dir : folder of downloaded checkpoints; default ``ESCN_CACHE_DIR`` or the user's cache folder.
+    mirror : http(s) address below which the published files are found; default ``ESCN_MIRROR`` or FAIR's server.
     offline : never open a connection; default ``ESCN_OFFLINE``.
 
     Raises
@@ -67,7 +71,7 @@ def load_checkpoint(
     InputError
         If no model has that name and no file that path.
     CheckpointError
-        If the file is damaged, unsafe, or not an eSCN.
+        If the file is damaged, unsafe, not an eSCN, or another network than the published one of that name.
     DownloadError
         If a published checkpoint cannot be fetched.
     """
@@ -77,6 +81,8 @@ def load_checkpoint(
     if isinstance(model, Path):
         return _load_path(model)
     name = model
+    if not name.strip():
+        raise InputError("the model name is empty; name a model, or leave it out for the default one")
     shipped = shipped_models()
     if name == "default" or name in shipped:
         return read_native(_shipped_folder(DEFAULT_MODEL if name == "default" else name))
@@ -84,7 +90,7 @@ def load_checkpoint(
     if entry is not None:
         from escn_calc.checkpoints.download import fetch
 
-        file = fetch(entry, cache_dir=cache_dir, offline=offline)
+        file = fetch(entry, cache_dir=cache_dir, mirror=mirror, offline=offline)
         return read_fair(file.path, entry=entry, expected_sha256=file.sha256)
     if Path(name).expanduser().exists() or _looks_like_path(name):
         return _load_path(Path(name))
@@ -92,13 +98,14 @@ def load_checkpoint(
 
 
 def _load_path(path: Path) -> "Checkpoint":
+    from escn_calc.checkpoints.card import WEIGHTS
     from escn_calc.checkpoints.fair import read_fair
     from escn_calc.checkpoints.native import read_native
 
     path = path.expanduser()
     if path.is_dir():
         return read_native(path)
-    if path.name == WEIGHTS_NAME:
+    if path.name == WEIGHTS:
         return read_native(path.parent)
     if path.exists():
         return read_fair(path)

@@ -84,7 +84,7 @@ class CatalogueEntry:
     config: Mapping[str, object]
     energy_normalizer: tuple[float, float]
     force_normalizer: tuple[float, float]
-    metrics: Mapping[str, float | str] = field(default_factory=dict)
+    metrics: Mapping[str, int | float | str] = field(default_factory=dict)
     references: tuple[ReferenceEnergy, ...] = ()
 
     @property
@@ -96,12 +96,6 @@ class CatalogueEntry:
     def file_name(self) -> str:
         """Name of the file on FAIR's server."""
         return self.path.rsplit("/", 1)[-1]
-
-    @property
-    def size(self) -> str:
-        """Architecture in short, as in the published names."""
-        lmax, mmax = self.config["lmax_list"], self.config["mmax_list"]
-        return f"lmax {lmax[0]}, mmax {mmax[0]}, {self.config['num_layers']} layers"  # type: ignore[index]
 
 
 OC20 = TrainingSet(
@@ -252,9 +246,11 @@ def get_entry(name: str) -> CatalogueEntry:
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """Return a phrase with the names in ``known`` that ``name`` may have meant, or all of them."""
-    by_key = {key.casefold(): key for key in known}
-    near = difflib.get_close_matches(name.casefold(), by_key, n=NAMES_SUGGESTED, cutoff=0.5)
+    """Return a phrase with the names in ``known`` that begin with ``name``, else the similar ones, else all."""
+    by_key, wanted = {key.casefold(): key for key in known}, name.casefold()
+    near = [key for key in by_key if key.startswith(wanted)] or difflib.get_close_matches(
+        wanted, by_key, n=NAMES_SUGGESTED, cutoff=0.5
+    )
     if near:
         return "did you mean " + " or ".join(by_key[key] for key in near) + "?"
     return "known are " + ", ".join(known)

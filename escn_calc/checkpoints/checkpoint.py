@@ -1,39 +1,17 @@
 """A model in memory, and the strict check that its weights fit the network its configuration describes."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
-from escn_calc.checkpoints.card import ModelCard
+from escn_calc.checkpoints.card import ModelCard, Normalizers
 from escn_calc.errors import CheckpointError
 from escn_calc.nn.config import ESCNConfig
 
 Shape = tuple[int, ...]
 NUM_ELEMENT_REFERENCES = 119
 NAMES_SHOWN = 6
-
-
-@dataclass(frozen=True)
-class Normalizers:
-    """Constants that turn raw network outputs x into energies and forces: x * std + mean.
-
-    Energies in eV, forces in eV/Å. The defaults leave the outputs unchanged.
-    """
-
-    energy_mean: float = 0.0
-    energy_std: float = 1.0
-    force_mean: float = 0.0
-    force_std: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("energy_mean", "energy_std", "force_mean", "force_std"):
-            value = getattr(self, name)
-            if not math.isfinite(value):
-                raise CheckpointError(f"normaliser constant {name} is {value}, not a finite number")
-            if name.endswith("_std") and value <= 0:
-                raise CheckpointError(f"normaliser constant {name} is {value}, but must be positive")
 
 
 @dataclass(frozen=True, eq=False)

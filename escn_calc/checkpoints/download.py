@@ -26,7 +26,6 @@ from urllib.parse import quote, urlsplit
 import platformdirs
 from filelock import FileLock, Timeout
 
-from escn_calc.checkpoints.archive import inspect_archive
 from escn_calc.checkpoints.catalogue import BASE_URL, CatalogueEntry
 from escn_calc.checkpoints.checksum import file_sha256
 from escn_calc.errors import CheckpointError, DownloadError, InputError
@@ -35,6 +34,9 @@ CHECKSUMS = "checksums.json"
 ATTEMPTS = 5
 """Connections in a row that may end without a single new byte."""
 RETRY_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 30.0
+"""Most that a server's Retry-After is honoured."""
+BUSY = (http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.SERVICE_UNAVAILABLE)
 TIMEOUT_SECONDS = 30.0
 LOCK_TIMEOUT_SECONDS = 3600.0
 PIECE_BYTES = 2**18
@@ -83,6 +85,10 @@ class _Part:
         self.memo.unlink(missing_ok=True)
 
 
+class _GivenUpError(Exception):
+    """A transfer has failed for good; the message is the reason."""
+
+
 def default_cache_dir() -> Path:
     """Return the folder of downloaded checkpoints: ``ESCN_CACHE_DIR``, else the user's cache folder."""
     chosen = os.environ.get("ESCN_CACHE_DIR")
@@ -104,6 +110,8 @@ def fetch(
     """Return the file of a catalogue entry, downloading it if it is not in the cache.
 
     A cut transfer is resumed, in this call or a later one; the final name appears only when the file is complete.
+    Before a checksum is recorded, for a new download or for a file put there by hand, the file is read and must be
+    the network the catalogue describes.
     Several processes may call this at once: one downloads, the others wait.
 
     Parameters
@@ -117,15 +125,24 @@ def fetch(
     ------
     DownloadError
         If the file cannot be had, or is not what was recorded for it.
+    CheckpointError
+        If a file put there by hand is not the published network.
     InputError
         If ``mirror`` is not an http(s) address.
     """
-    path = cached_path(entry, cache_dir)
+    path, url = cached_path(entry, cache_dir), _address(entry, mirror)
+    if _is_offline(offline) and not path.exists():
+        raise DownloadError(
+            f"{entry.name} is not in the cache and offline mode is on; fetch it on another machine from {url} "
+            f"and put it at {path}"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(path.name + ".lock"), timeout=LOCK_TIMEOUT_SECONDS):
             if not path.exists():
-                _download(entry, path, mirror, offline)
+                _download(entry, path, url)
+            elif recorded_sha256(path) is None:
+                _require_network(entry, path)
             return CachedFile(path, _recorded_or_new(path))
     except Timeout as error:
         raise DownloadError(
@@ -142,16 +159,21 @@ def recorded_sha256(path: Path) -> str | None:
     return _read_checksums(path.parent).get(path.name)
 
 
-def _download(entry: CatalogueEntry, path: Path, mirror: str | None, offline: bool | None) -> None:
-    url = _address(entry, mirror)
-    if _is_offline(offline):
-        raise DownloadError(
-            f"{entry.name} is not in the cache and offline mode is on; fetch it on another machine from {url} "
-            f"and put it at {path}"
-        )
+def _download(entry: CatalogueEntry, path: Path, url: str) -> None:
     part = _Part(path.with_name(path.name + ".part"))
-    _transfer(url, part)
-    _require_checkpoint(url, part)
+    try:
+        _transfer(url, part)
+    except _GivenUpError as error:
+        kept = f"; {part.length} bytes are kept in {part.path}" if part.length else ""
+        raise DownloadError(
+            f"{url}: {error}{kept}; try again later, name another server (--mirror, ESCN_MIRROR), or put the file at "
+            f"{path}"
+        ) from error
+    try:
+        _require_network(entry, part.path)
+    except CheckpointError as error:
+        part.discard()
+        raise DownloadError(f"{url}: what the server sent is not {entry.name} and was not kept: {error}") from error
     found, recorded = file_sha256(part.path), recorded_sha256(path)
     if recorded not in (None, found):
         part.discard()
@@ -168,22 +190,33 @@ def _transfer(url: str, part: _Part) -> None:
     idle = 0
     with _progress_bar(part.path.name.removesuffix(".part")) as show:
         while True:
-            before = part.length
+            before, wait = part.length, 0.0
             try:
                 if _continue(url, part, show):
                     return
                 problem = "the connection was cut"
             except urllib.error.HTTPError as error:
-                if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or before == 0:
-                    raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from error
-                part.discard()
-                problem = "the server refused to resume"
-            except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+                problem = f"the server answered {error.code} {error.reason}"
+                if error.code in BUSY:
+                    wait = _retry_after(error)
+                elif error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and before:
+                    part.discard()
+                else:
+                    raise _GivenUpError(problem) from error
+            except urllib.error.URLError as error:
+                problem = str(error.reason) or type(error.reason).__name__
+            except http.client.HTTPException as error:
                 problem = str(error) or type(error).__name__
             idle = 0 if part.length > before else idle + 1
             if idle >= ATTEMPTS:
-                raise DownloadError(f"{url}: {problem}; {part.length} bytes are kept in {part.path}, try again later")
-            time.sleep(RETRY_SECONDS * idle)
+                raise _GivenUpError(problem)
+            time.sleep(max(RETRY_SECONDS * idle, wait))
+
+
+def _retry_after(error: urllib.error.HTTPError) -> float:
+    """Return the seconds a busy server asks to wait, at most the longest wait; 0 for none, or for a date."""
+    asked = error.headers.get("Retry-After", "")
+    return min(float(asked), LONGEST_WAIT_SECONDS) if re.fullmatch(r"\d+", asked) else 0.0
 
 
 def _continue(url: str, part: _Part, show: Show) -> bool:
@@ -192,7 +225,7 @@ def _continue(url: str, part: _Part, show: Show) -> bool:
     validator = part.validator(url)
     if part.length and validator:
         headers |= {"Range": f"bytes={part.length}-", "If-Range": validator}
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:
+    with _open(url, headers) as response:
         _require_binary(url, response.headers.get_content_type())
         start, total = _extent(url, response)
         if start == 0:
@@ -201,12 +234,36 @@ def _continue(url: str, part: _Part, show: Show) -> bool:
             raise DownloadError(f"{url}: asked to resume at byte {part.length}, the server sent from byte {start}")
         _require_space(part.path, total, start)
         with part.path.open("ab") as stream:
-            while piece := response.read(PIECE_BYTES):
+            while piece := _next_piece(response):
                 stream.write(piece)
                 show(stream.tell(), total)
             stream.flush()
             os.fsync(stream.fileno())
     return total is None or part.length == total
+
+
+def _open(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    with _network_errors():
+        response: http.client.HTTPResponse = urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS
+        )
+        return response
+
+
+def _next_piece(response: http.client.HTTPResponse) -> bytes:
+    with _network_errors():
+        return response.read(PIECE_BYTES)
+
+
+@contextmanager
+def _network_errors() -> Iterator[None]:
+    """Make every failure of the network a URLError: what a socket raises is OSError, as for a failure of the disk."""
+    try:
+        yield
+    except urllib.error.URLError:
+        raise
+    except OSError as error:
+        raise urllib.error.URLError(error) from error
 
 
 def _extent(url: str, response: http.client.HTTPResponse) -> tuple[int, int | None]:
@@ -234,13 +291,11 @@ def _require_binary(url: str, content_type: str) -> None:
         )
 
 
-def _require_checkpoint(url: str, part: _Part) -> None:
-    """Refuse what is no whole torch archive: a page, a truncated or hostile file must not get a recorded checksum."""
-    try:
-        inspect_archive(part.path)
-    except CheckpointError as error:
-        part.discard()
-        raise DownloadError(f"{url}: what the server sent is not a checkpoint and was not kept: {error}") from error
+def _require_network(entry: CatalogueEntry, path: Path) -> None:
+    """Refuse a page, a truncated or hostile file, or another network: they must not get a recorded checksum."""
+    from escn_calc.checkpoints.fair import read_fair
+
+    read_fair(path, entry=entry)
 
 
 def _require_space(path: Path, total: int | None, present: int) -> None:

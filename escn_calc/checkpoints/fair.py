@@ -21,7 +21,7 @@ import pickle
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from escn_calc.checkpoints.archive import inspect_archive
-from escn_calc.checkpoints.card import ModelCard
+from escn_calc.checkpoints.card import ModelCard, errors_naming
 from escn_calc.checkpoints.catalogue import CATALOGUE, CatalogueEntry, TrainingSet
 from escn_calc.checkpoints.checkpoint import (
     NUM_ELEMENT_REFERENCES,
@@ -100,7 +100,7 @@ def read_fair(
     Parameters
     ----------
     path : the file.
-    entry : what the file is known to be; None to find out from its name, configuration and constants.
+    entry : what the file must be; None to find out from its name, configuration and constants.
     expected_sha256 : refuse the file, before any of it is unpickled, if its digest is another.
 
     Raises
@@ -108,8 +108,8 @@ def read_fair(
     InputError
         If there is no such file.
     CheckpointError
-        If the file is damaged, foreign, unsafe, not eSCN, or does not fit the network it describes; begins with
-        the path.
+        If the file is damaged, foreign, unsafe, not eSCN, another network than ``entry``, or does not fit the
+        network it describes; begins with the path.
     """
     path = Path(path)
     inspect_archive(path)
@@ -117,10 +117,8 @@ def read_fair(
     if expected_sha256 is not None and sha256 != expected_sha256:
         raise CheckpointError(f"{path}: sha256 is {sha256}, recorded is {expected_sha256}; the file has changed")
     content = _load(path)
-    try:
+    with errors_naming(path):
         return _interpret(content, path, sha256, entry)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _load(path: Path) -> Mapping[str, object]:
@@ -150,6 +148,8 @@ def _interpret(content: Mapping[str, object], path: Path, sha256: str, entry: Ca
     if not isinstance(settings, Mapping):
         raise CheckpointError(f"entry config is {type(settings).__name__}, expected a mapping")
     model = describe_model(settings)
+    if entry is not None:
+        _require_published(model.config, entry)
     normalizers, origin = _read_normalizers(content.get("normalizers"), settings)
     references = _read_element_references(content.get("elementrefs"))
     matches = _published_matches(model.config, normalizers) if references is None else []
@@ -290,7 +290,7 @@ class _Identity:
 
 def _identify(path: Path, matches: list[CatalogueEntry], known: CatalogueEntry | None) -> _Identity:
     if known is not None:
-        note = "" if known in matches else "the file's configuration or constants differ from the documented ones"
+        note = "" if known in matches else "the file's constants or references differ from the documented ones"
         return _Identity(known.name, known.training_set, known, note)
     if not matches:
         return _Identity(path.stem, None, None, "")
@@ -302,13 +302,28 @@ def _identify(path: Path, matches: list[CatalogueEntry], known: CatalogueEntry |
     return _Identity(path.stem, matches[0].training_set, None, note)
 
 
+def _require_published(config: ESCNConfig, entry: CatalogueEntry) -> None:
+    found, published = asdict(config), asdict(_published_config(entry))
+    differing = [name for name in found if found[name] != published[name]]
+    if differing:
+        details = "; ".join(f"{name} is {found[name]}, not {published[name]}" for name in differing)
+        raise CheckpointError(
+            f"its configuration is not that of the published {entry.name}: {details}. "
+            "To use this file all the same, load it by its path"
+        )
+
+
+def _published_config(entry: CatalogueEntry) -> ESCNConfig:
+    return ESCNConfig(**entry.config)  # type: ignore[arg-type]
+
+
 def _published_matches(config: ESCNConfig, normalizers: Normalizers) -> list[CatalogueEntry]:
     """Find the published checkpoints with this configuration and these normaliser constants."""
     found = (normalizers.energy_mean, normalizers.energy_std, normalizers.force_mean, normalizers.force_std)
     return [
         entry
         for entry in CATALOGUE.values()
-        if config == ESCNConfig(**entry.config)  # type: ignore[arg-type]
+        if config == _published_config(entry)
         and all(
             math.isclose(published, value, rel_tol=MATCHING_DIGITS)
             for published, value in zip((*entry.energy_normalizer, *entry.force_normalizer), found, strict=True)

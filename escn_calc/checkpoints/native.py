@@ -8,33 +8,16 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from escn_calc.checkpoints.card import CARD, ModelCard
-from escn_calc.checkpoints.checkpoint import Checkpoint, Normalizers, plain_config
+from escn_calc.checkpoints.card import CARD, WEIGHTS, NativeDocument, errors_naming, read_document
+from escn_calc.checkpoints.checkpoint import Checkpoint, plain_config
 from escn_calc.checkpoints.checksum import file_sha256
 from escn_calc.errors import CheckpointError, InputError
 from escn_calc.nn.config import ESCNConfig
-
-WEIGHTS = "model.safetensors"
-
-
-class NativeDocument(BaseModel):
-    """Content of ``card.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    format: Literal["escn-calc"] = "escn-calc"
-    format_version: Literal[1] = 1
-    files: dict[str, str]
-    normalizers: Normalizers
-    element_references: tuple[float, ...] | None
-    card: ModelCard
 
 
 def read_native(folder: str | Path) -> Checkpoint:
@@ -55,39 +38,25 @@ def read_native(folder: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{weights}: sha256 is {found}, {CARD} records {recorded}; the folder is damaged or mixed up"
         )
+    energies = document.element_references
+    references = None if energies is None else torch.tensor(energies, dtype=torch.float64, device="cpu")
+    with errors_naming(folder / CARD):
+        config = _read_config(document)
+    with errors_naming(folder):
+        return Checkpoint(
+            config=config,
+            state=_read_tensors(weights),
+            normalizers=document.normalizers,
+            element_references=references,
+            card=document.card,
+        )
+
+
+def _read_config(document: NativeDocument) -> ESCNConfig:
     try:
-        config = ESCNConfig(**document.card.config)  # type: ignore[arg-type]
+        return ESCNConfig(**document.card.config)  # type: ignore[arg-type]
     except TypeError as error:
-        raise CheckpointError(f"{folder / CARD}: configuration is malformed ({error})") from error
-    references = document.element_references
-    return Checkpoint(
-        config=config,
-        state=_read_tensors(weights),
-        normalizers=document.normalizers,
-        element_references=None if references is None else torch.tensor(references, dtype=torch.float64, device="cpu"),
-        card=document.card,
-    )
-
-
-def read_document(folder: Path) -> NativeDocument:
-    """Read and check ``card.json`` alone; torch tensors are not touched.
-
-    Raises
-    ------
-    InputError
-        If ``folder`` is not a folder with ``model.safetensors`` and ``card.json``.
-    CheckpointError
-        If the card is malformed.
-    """
-    for name in (CARD, WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} is not a model folder: it has no file {name}")
-    try:
-        return NativeDocument.model_validate_json((folder / CARD).read_bytes())
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "the document"
-        raise CheckpointError(f"{folder / CARD}: {where}: {problem['msg']}") from error
+        raise CheckpointError(f"configuration is malformed ({error})") from error
 
 
 def write_native(checkpoint: Checkpoint, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -121,7 +90,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         with safe_open(path, framework="pt", device="cpu") as tensors:
             return {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a valid safetensors file ({error})") from error
+        raise CheckpointError(f"{path.name} is not a valid safetensors file ({error})") from error
 
 
 def require_replaceable(folder: Path, overwrite: bool) -> None:
@@ -133,7 +102,10 @@ def require_replaceable(folder: Path, overwrite: bool) -> None:
     if not any(folder.iterdir()):
         return
     if not overwrite:
-        raise InputError(f"{folder} exists and is not empty; choose another folder or ask for it to be overwritten")
+        raise InputError(
+            f"{folder} exists and is not empty; choose another folder, or replace the model in it with overwrite=True "
+            "(at the command line --overwrite)"
+        )
     if not (folder / CARD).is_file():
         raise InputError(f"{folder} exists and is not a model folder (no {CARD}); it is not overwritten")
 

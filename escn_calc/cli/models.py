@@ -1,14 +1,16 @@
 """``escn models``: which models there are, fetching, converting and verifying them."""
 
+import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from escn_calc.checkpoints import DEFAULT_MODEL, shipped_models
-from escn_calc.checkpoints.card import ModelCard, read_card
+from escn_calc.checkpoints.card import CARD, WEIGHTS, ModelCard, network_size, read_document
 from escn_calc.checkpoints.catalogue import (
     CATALOGUE,
     REFERENCE_STRUCTURES,
@@ -21,7 +23,8 @@ from escn_calc.checkpoints.catalogue import (
 from escn_calc.errors import CheckpointError, InputError
 
 Rows = list[tuple[str, str]]
-
+LONGEST_DATA_IN_LIST = 32
+STATED = "the energy kind or its reference was stated by whoever converted the file"
 
 _cache_dir_option = click.option(
     "--cache-dir",
@@ -42,15 +45,7 @@ def models() -> None:
 @models.command("list")
 def list_models() -> None:
     """List the shipped models and the published checkpoints."""
-    table = Table("name", "network", "trained on", "energy", "forces")
-    for name, folder in shipped_models().items():
-        card = read_card(folder)
-        mark = " (default)" if name == DEFAULT_MODEL else ""
-        table.add_row(name + mark, _network_size(card), card.training_data, card.energy_kind, card.forces or "none")
-    for entry in CATALOGUE.values():
-        data = f"{entry.training_set.name}, {entry.split.partition(':')[0]}"
-        table.add_row(entry.name, entry.size, data, entry.training_set.energy_kind, _forces(entry))
-    _console().print(table)
+    _console().print(_overview())
 
 
 @models.command()
@@ -60,7 +55,8 @@ def show(name: str, cache_dir: Path | None) -> None:
     """Show what is known of the model NAME: a shipped or published one, or the path of a model folder or file."""
     entry = find_entry(name)
     rows = _entry_rows(entry, cache_dir) if entry is not None else _card_rows(_find_card(name))
-    table = Table(show_header=False)
+    table = _table("", "")
+    table.show_header = False
     for label, value in rows:
         table.add_row(label, value)
     _console().print(table)
@@ -76,6 +72,9 @@ def fetch(name: str, cache_dir: Path | None, mirror: str | None, offline: bool |
     from escn_calc.checkpoints.checksum import file_sha256
     from escn_calc.checkpoints.download import fetch as fetch_file
 
+    if _is_shipped(name):
+        click.echo(f"{name} is included with the package, nothing to fetch")
+        return
     file = fetch_file(get_entry(name), cache_dir=cache_dir, mirror=mirror, offline=offline)
     found = file_sha256(file.path)
     if found != file.sha256:
@@ -86,21 +85,44 @@ def fetch(name: str, cache_dir: Path | None, mirror: str | None, offline: bool |
 
 
 @models.command()
-@click.argument("source", metavar="A.pt", type=click.Path(path_type=Path))
+@click.argument("source", metavar="MODEL")
 @click.argument("folder", metavar="B/", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace the model folder B if it exists.")
-def convert(source: Path, folder: Path, overwrite: bool) -> None:
-    """Write the FAIR checkpoint A.pt as a native model folder B, which opens without pickle.
+@click.option("--name", help="Name of the model in its card; else its published name or that of the file.")
+@click.option(
+    "--energy-kind", type=click.Choice(["adsorption", "total"]), help="What the energy is, where the file cannot tell."
+)
+@click.option("--energy-reference", metavar="TEXT", help="What the energy is relative to, where the file cannot tell.")
+@_cache_dir_option
+@_mirror_option
+@_offline_option
+def convert(
+    source: str,
+    folder: Path,
+    overwrite: bool,
+    name: str | None,
+    energy_kind: str | None,
+    energy_reference: str | None,
+    cache_dir: Path | None,
+    mirror: str | None,
+    offline: bool | None,
+) -> None:
+    """Write MODEL as a native model folder B, which opens without pickle.
 
-    Also measures the edge grid that frames="converged" needs and keeps it in the card, so that loading B with
-    converged frames need not measure it again.
+    MODEL is the path of a FAIR checkpoint, or the name of a published one, which is fetched if necessary. Also measures
+    the edge grid that frames="converged" needs and keeps it in the card, so that loading B with converged frames need
+    not measure it again.
     """
-    from escn_calc.checkpoints.fair import read_fair
+    from escn_calc.checkpoints import load_checkpoint
     from escn_calc.checkpoints.native import read_native, require_replaceable, write_native
     from escn_calc.convergence import with_converged_longitudes
 
     require_replaceable(folder, overwrite)
-    write_native(with_converged_longitudes(read_fair(source)), folder, overwrite=overwrite)
+    if _is_native(source):
+        raise InputError(f"{source} is already in the native format")
+    checkpoint = load_checkpoint(source, cache_dir=cache_dir, mirror=mirror, offline=offline)
+    labelled = replace(checkpoint, card=_converted_card(checkpoint.card, name, energy_kind, energy_reference))
+    write_native(with_converged_longitudes(labelled), folder, overwrite=overwrite)
     card = read_native(folder).card
     click.echo(f"{folder}: {card.name}, energy kind {card.energy_kind}, sha256 {card.sha256}")
 
@@ -112,20 +134,20 @@ def convert(source: Path, folder: Path, overwrite: bool) -> None:
 @_offline_option
 def verify(name: str, cache_dir: Path | None, mirror: str | None, offline: bool | None) -> None:
     """Recompute published energies with the published checkpoint NAME; fails if one is outside its tolerance."""
-    from escn_calc.checkpoints.download import fetch as fetch_file
-    from escn_calc.checkpoints.fair import read_fair
-    from escn_calc.nn.config import ESCNConfig
+    from escn_calc.checkpoints import load_checkpoint
     from escn_calc.potential import Potential
 
+    if find_entry(name) is None and (_is_shipped(name) or Path(name).exists()):
+        raise InputError(
+            f"{name} is not a published model: only those have published energies to verify against, see "
+            "`escn models list`"
+        )
     entry = get_entry(name)
-    file = fetch_file(entry, cache_dir=cache_dir, mirror=mirror, offline=offline)
-    checkpoint = read_fair(file.path, entry=entry, expected_sha256=file.sha256)
-    if checkpoint.config != ESCNConfig(**entry.config):  # type: ignore[arg-type]
-        raise CheckpointError(f"{file.path}: its configuration is not that of the published {entry.name}")
-    potential = Potential(checkpoint, device="cpu", dtype="float32", frames="canonical")
+    checkpoint = load_checkpoint(entry.name, cache_dir=cache_dir, mirror=mirror, offline=offline)
     if not entry.references:
-        click.echo(f"{entry.name} was read and fits its configuration; no energy computed with it has been published")
+        click.echo(f"{entry.name} has the published configuration; no energy is published to compare with")
         return
+    potential = Potential(checkpoint, device="cpu", dtype="float32", frames="canonical")
     predictions = potential.evaluate([REFERENCE_STRUCTURES[ref.structure]() for ref in entry.references])
     ours = [prediction.energy for prediction in predictions]
     _console().print(_comparison(entry, ours))
@@ -134,8 +156,62 @@ def verify(name: str, cache_dir: Path | None, mirror: str | None, offline: bool 
         raise CheckpointError(f"{entry.name} does not reproduce the published energy of {', '.join(failed)}")
 
 
+def _is_shipped(name: str) -> bool:
+    return name == "default" or name in shipped_models()
+
+
+def _is_native(name: str) -> bool:
+    """Whether ``name`` means a model folder, which a published name never does."""
+    if find_entry(name) is not None:
+        return False
+    path = Path(name).expanduser()
+    return _is_shipped(name) or (path / CARD).is_file() or path.name == WEIGHTS
+
+
+def _converted_card(
+    card: ModelCard, name: str | None, energy_kind: str | None, energy_reference: str | None
+) -> ModelCard:
+    """Return the card of a file with what its user states, and with the digest of the file itself."""
+    options = {"energy_kind": energy_kind, "energy_reference": energy_reference}
+    stated = {key: value for key, value in options.items() if value}
+    if stated and card.energy_kind != "unknown":
+        raise InputError(
+            f"{card.name} is known to give {card.energy_kind} energies; leave out --energy-kind and --energy-reference"
+        )
+    notes = (*card.notes, STATED) if stated else card.notes
+    update = {**stated, "name": name or card.name, "source_sha256": card.sha256, "notes": notes}
+    return card.model_copy(update=update)
+
+
+def _overview() -> Table:
+    """Return the table of all models, whose names are never cut: in a narrow terminal the other columns are folded."""
+    rows: list[tuple[str, ...]] = []
+    for name, folder in shipped_models().items():
+        card = read_document(folder).card
+        mark = " (default)" if name == DEFAULT_MODEL else ""
+        data = textwrap.shorten(card.training_data, LONGEST_DATA_IN_LIST, placeholder=" …")
+        rows.append((name + mark, network_size(card.config), data, card.energy_kind, card.forces or "none"))
+    for entry in CATALOGUE.values():
+        data = f"{entry.training_set.name}, {entry.split.partition(':')[0]}"
+        rows.append((entry.name, network_size(entry.config), data, entry.training_set.energy_kind, _forces(entry)))
+    table = _table("name", "network", "trained on", "energy", "forces")
+    table.show_edge = table.pad_edge = False
+    for index in (0, 3, 4):
+        table.columns[index].no_wrap = True
+    table.columns[0].min_width = max(len(row[0]) for row in rows)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _table(*headers: str) -> Table:
+    """Return a table whose text is folded, never cut."""
+    return Table(*(Column(header, overflow="fold") for header in headers))
+
+
 def _comparison(entry: CatalogueEntry, ours: list[float]) -> Table:
-    table = Table("structure", "ours / eV", "published / eV", "tolerance / eV", "", "source", title=entry.name)
+    table = _table("structure", "ours / eV", "published / eV", "tolerance / eV", "", "source")
+    table.title = entry.name
     for reference, energy in zip(entry.references, ours, strict=True):
         spread = "" if reference.spread is None else f" ± {reference.spread:.4f}"
         table.add_row(
@@ -159,13 +235,13 @@ def _entry_rows(entry: CatalogueEntry, cache_dir: Path | None) -> Rows:
     training, path = entry.training_set, cached_path(entry, cache_dir)
     return [
         ("name", entry.name),
-        ("network", entry.size),
+        ("network", network_size(entry.config)),
         ("trained on", f"{training.name}, {entry.split}"),
         ("energy kind", training.energy_kind),
         ("energy reference", training.energy_reference),
         ("forces", _forces(entry)),
         ("elements", _elements(training.elements)),
-        ("published errors", _metrics(entry.metrics)),
+        ("published errors", _lines(entry.metrics)),
         ("not for", training.not_for),
         ("licence", training.licence),
         ("citation", training.citation),
@@ -178,18 +254,19 @@ def _entry_rows(entry: CatalogueEntry, cache_dir: Path | None) -> Rows:
 def _card_rows(card: ModelCard) -> Rows:
     return [
         ("name", card.name),
-        ("network", _network_size(card)),
+        ("network", network_size(card.config)),
         ("trained on", card.training_data),
         ("energy kind", card.energy_kind),
         ("energy reference", card.energy_reference),
         ("forces", card.forces or "none"),
         ("elements", _elements(card.elements)),
         ("other elements", "refused" if card.refuse_unseen_elements else "evaluated with a warning"),
-        ("errors", _metrics(card.metrics)),
+        ("figures", _lines(card.metrics)),
         ("not for", card.not_for or "not stated"),
         ("licence", card.licence),
         ("citation", card.citation),
         ("sha256", card.sha256),
+        *([("converted from sha256", card.source_sha256)] if card.source_sha256 else []),
         *(("note", note) for note in card.notes),
     ]
 
@@ -198,22 +275,12 @@ def _find_card(name: str) -> ModelCard:
     shipped = shipped_models()
     folder = shipped.get(DEFAULT_MODEL if name == "default" else name)
     if folder is not None:
-        return read_card(folder)
+        return read_document(folder).card
     if Path(name).exists():
         from escn_calc.checkpoints import load_checkpoint
 
         return load_checkpoint(name).card
     raise InputError(f"there is no model {name!r}; {suggest(name, [*shipped, *CATALOGUE])}")
-
-
-def _network_size(card: ModelCard) -> str:
-    config = card.config
-    lmax, mmax = (", ".join(str(order) for order in _as_list(config[key])) for key in ("lmax_list", "mmax_list"))
-    return f"lmax {lmax}, mmax {mmax}, {config['num_layers']} layers"
-
-
-def _as_list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _forces(entry: CatalogueEntry) -> str:
@@ -224,8 +291,13 @@ def _elements(elements: tuple[str, ...] | None) -> str:
     return "not known" if elements is None else " ".join(elements)
 
 
-def _metrics(metrics: Mapping[str, float | str]) -> str:
-    return "; ".join(f"{name}: {value}" for name, value in metrics.items()) or "none"
+def _lines(metrics: Mapping[str, int | float | str]) -> str:
+    """Return one line for each figure."""
+    return "\n".join(f"{name}: {_number(value)}" for name, value in metrics.items()) or "none"
+
+
+def _number(value: int | float | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _console() -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,23 +13,31 @@ import click
 from rich.console import Console
 
 from escn_calc import ESCNCalculator, __version__
+from escn_calc.checkpoints.checksum import file_sha256
 from escn_calc.cli.relax_outputs import OutputFiles, summary_table, write_results
 from escn_calc.cli.structure_input import fix_atoms, fixed_atoms, read_structure
-from escn_calc.errors import CalculationError
-from escn_calc.relax import OPTIMIZERS, RelaxResult, RelaxStep
+from escn_calc.errors import CalculationError, InputError
+from escn_calc.options import DEVICES, DTYPE_NAMES, FRAMES
+from escn_calc.relax import OPTIMIZERS, RelaxResult, RelaxStep, check_limits, optimizer_name
 from escn_calc.relax import relax as run_relaxation
 
 if TYPE_CHECKING:
     from escn_calc.checkpoints import ModelCard
 
 NOT_CONVERGED = 3
-INTERRUPTED = 130
 RECORDED_PACKAGES = ("ase", "numpy", "torch")
+
+
+def _optimizer_as_ase_writes_it(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        return optimizer_name(value)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command(
     epilog="Exit status: 0 converged, 1 error, 2 wrong usage, 3 step limit reached before convergence, 130 interrupted "
-    "with Ctrl-C (what was computed until then is kept)."
+    "with Ctrl-C, 143 with SIGTERM (in both cases what was computed until then is kept)."
 )
 @click.argument("structure", type=click.Path(path_type=Path))
 @click.option(
@@ -40,24 +47,31 @@ RECORDED_PACKAGES = ("ase", "numpy", "torch")
     help="'default' (shipped with the package), the name of a published checkpoint (see 'escn models list'), "
     "or the path of a model.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="auto",
+    show_default=True,
+    help="auto: CUDA if there is one, else the CPU.",
+)
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float64"]),
+    type=click.Choice(DTYPE_NAMES),
     default="float32",
     show_default=True,
     help="Precision of the model's arithmetic.",
 )
 @click.option(
     "--frames",
-    type=click.Choice(["canonical", "converged"]),
+    type=click.Choice(FRAMES),
     default="canonical",
     show_default=True,
-    help="canonical: the model's own grid. converged: a grid so fine that edge frames no longer matter (slower).",
+    help="canonical: the model's own grid. converged: a finer grid, on which edge frames matter "
+    "less than 5e-8 (relative) where the model allows it (slower).",
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(OPTIMIZERS, case_sensitive=False),
+    callback=_optimizer_as_ase_writes_it,
     default="BFGS",
     show_default=True,
     metavar="NAME",
@@ -129,12 +143,15 @@ def relax(
     """
     name = structure.stem
     files = OutputFiles.in_folder(output_dir or Path("runs") / name, name)
-    files.check(overwrite)
+    files.check(structure, overwrite)
+    check_limits(fmax, steps)
     start = fix_atoms(read_structure(structure, index), fix_tags, fix_below_height)
+    source = {"file": str(structure), "sha256": file_sha256(structure)}
     progress = Console(stderr=True, highlight=False)
     calculator = ESCNCalculator(model, device=device, dtype=dtype, frames=frames)
     with progress.status("Loading the model"):
         card = calculator.potential.card
+        run_relaxation(start, calculator, steps=0)  # what the model refuses is refused before a file is touched
     files.make_room()
     progress.print(f"{'step':>5}  {'energy / eV':>15}  {'fmax / eV/Å':>12}")
     result = run_relaxation(
@@ -146,13 +163,15 @@ def relax(
         trajectory=files.trajectory,
         progress=lambda step: progress.print(_progress_line(step)),
     )
-    record = _record(ctx.params, structure, calculator, card, result)
-    write_results(result, card, files, record)
+    record = _record(ctx.params, source, calculator, card, result)
+    write_results(result, card, fmax, files, record)
     Console(highlight=False).print(summary_table(result, card))
     click.echo(f"Results are in {files.trajectory.parent}/")
     if result.reason == "failed":
         raise CalculationError(f"the relaxation {result.message}. The frames before that are kept")
-    ctx.exit({"converged": 0, "step limit": NOT_CONVERGED, "interrupted": INTERRUPTED}[result.reason])
+    if result.reason == "interrupted":
+        raise KeyboardInterrupt
+    ctx.exit(0 if result.converged else NOT_CONVERGED)
 
 
 def _progress_line(step: RelaxStep) -> str:
@@ -160,13 +179,13 @@ def _progress_line(step: RelaxStep) -> str:
 
 
 def _record(
-    settings: dict[str, Any], structure: Path, calculator: ESCNCalculator, card: ModelCard, result: RelaxResult
+    settings: dict[str, Any], source: dict[str, str], calculator: ESCNCalculator, card: ModelCard, result: RelaxResult
 ) -> dict[str, Any]:
     """Collect what was run and what came out, as values that JSON can hold."""
     return {
         "command": "escn relax",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "structure": {"file": str(structure), "sha256": hashlib.sha256(structure.read_bytes()).hexdigest()},
+        "structure": source,
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in sorted(settings.items())},
         "model": {
             "name": card.name,
@@ -185,7 +204,9 @@ def _record(
             "message": result.message,
             "converged": result.converged,
             "steps": result.steps,
+            "notes": list(result.notes),
             "energy_eV": result.energy,
+            "energy_change_eV": result.energy_change,
             "fmax_eV_per_angstrom": result.fmax,
             "max_displacement_angstrom": result.max_displacement,
             "wall_time_s": result.wall_time_s,

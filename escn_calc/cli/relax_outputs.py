@@ -41,15 +41,28 @@ class OutputFiles:
         """List the files that are there already."""
         return [path for path in (self.trajectory, self.structure, self.plot, self.record) if path.exists()]
 
-    def check(self, overwrite: bool) -> None:
-        """Make sure that no result of another run would be lost.
+    def check(self, source: Path, overwrite: bool) -> None:
+        """Make sure that neither the structure file nor a result of another run would be lost.
+
+        Parameters
+        ----------
+        source : Path
+            File with the structure to relax.
+        overwrite : bool
+            Whether results of another run may be replaced.
 
         Raises
         ------
         InputError
-            One of the files exists and ``overwrite`` is false.
+            One of the files is ``source``, or it exists and ``overwrite`` is false.
         """
         existing = self.existing()
+        for path in existing:
+            if source.exists() and path.samefile(source):
+                raise InputError(
+                    f"the result {str(path)!r} would replace the structure file {str(source)!r}; "
+                    "choose another --output-dir"
+                )
         if existing and not overwrite:
             raise InputError(f"{str(existing[0])!r} exists; choose another --output-dir, or give --overwrite")
 
@@ -70,7 +83,9 @@ class OutputFiles:
             raise InputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
 
 
-def write_results(result: RelaxResult, card: ModelCard, files: OutputFiles, record: dict[str, Any]) -> None:
+def write_results(
+    result: RelaxResult, card: ModelCard, threshold: float, files: OutputFiles, record: dict[str, Any]
+) -> None:
     """Write final structure, plot and record, each complete or not at all.
 
     Parameters
@@ -79,20 +94,27 @@ def write_results(result: RelaxResult, card: ModelCard, files: OutputFiles, reco
         The relaxation.
     card : ModelCard
         The model, for the kind of energy.
+    threshold : float
+        The largest force, in eV/Å, below which the relaxation was to end.
     files : OutputFiles
         Where to write.
     record : dict
         What was run and what came out; written as JSON.
+
+    Raises
+    ------
+    InputError
+        A file cannot be written; the message names it.
     """
     from ase.io import write
 
     _atomically(files.structure, lambda path: write(path, result.atoms, format="extxyz"))
-    _atomically(files.plot, lambda path: plot_history(result, card.energy_kind, path))
+    _atomically(files.plot, lambda path: plot_history(result, card.energy_kind, threshold, path))
     _atomically(files.record, lambda path: path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8"))
 
 
-def plot_history(result: RelaxResult, energy_kind: str, path: Path) -> None:
-    """Draw energy (eV) and fmax (eV/Å, logarithmic) against the step into a PNG file."""
+def plot_history(result: RelaxResult, energy_kind: str, threshold: float, path: Path) -> None:
+    """Draw energy (eV) and fmax (eV/Å, logarithmic, with the threshold) against the step into a PNG file."""
     from matplotlib.figure import Figure
 
     index = [step.index for step in result.history]
@@ -103,6 +125,8 @@ def plot_history(result: RelaxResult, energy_kind: str, path: Path) -> None:
     above.set_ylabel(f"{energy_words(energy_kind)} (eV)")
     above.ticklabel_format(axis="y", useOffset=False)
     below.semilogy(index, [step.fmax for step in result.history], marker=marker, markersize=3, color="tab:red")
+    below.axhline(threshold, linestyle="--", linewidth=1, color="tab:gray", label=f"converged below {threshold:g} eV/Å")
+    below.legend()
     below.set_ylabel("largest force (eV/Å)")
     below.set_xlabel("optimiser step")
     below.xaxis.get_major_locator().set_params(integer=True)
@@ -123,8 +147,11 @@ def summary_table(result: RelaxResult, card: ModelCard) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("result", _ending(result))
+    for note in result.notes:
+        table.add_row("[yellow]warning[/yellow]", f"[yellow]{escape(note)}[/yellow]")
     table.add_row("steps", str(result.steps))
     table.add_row(energy_words(card.energy_kind), f"{result.energy:.6f} eV")
+    table.add_row("energy change", f"{result.energy_change:+.6f} eV (last minus first)")
     table.add_row("energy reference", escape(card.energy_reference))
     table.add_row("largest force", f"{result.fmax:.4f} eV/Å (after constraints)")
     table.add_row("largest displacement", f"{result.max_displacement:.4f} Å")
@@ -149,5 +176,7 @@ def _atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(unfinished)
         unfinished.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The layers of eSCN: edge embedding, message block, node update (arXiv 2302.03655, figure 3)."""
+"""The layers of eSCN: edge embedding, message block, node update (arXiv 2302.03655)."""
 
 import torch
 from torch import Tensor, nn

@@ -78,8 +78,12 @@ class ESCNConfig:
             self._require_count(name, most)
         for name, longest in LONGEST.items():
             value = getattr(self, name)
-            if not 0 < value <= longest:
+            if type(value) not in (int, float) or not 0 < value <= longest:
                 raise CheckpointError(f"{name} is {value!r}, but must be positive and at most {longest:g}")
+        if type(self.max_neighbors) is not int:
+            raise CheckpointError(f"max_neighbors is {self.max_neighbors!r}, but must be a whole number (0: no cap)")
+        if type(self.regress_forces) is not bool:
+            raise CheckpointError(f"regress_forces is {self.regress_forces!r}, but must be true or false")
         if self.resolution is not None:
             self._require_count("resolution", MOST_GRID_LINES)
             if self.resolution % 2:

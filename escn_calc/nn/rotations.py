@@ -9,8 +9,8 @@ and a fixed rotation A with A a = y completes
 F is smooth wherever u != -a. No frame field is smooth on the whole sphere (hairy ball), so one such direction must
 exist; a = -SINGULAR_DIRECTION keeps it at least 0.04 rad from the low-index lattice directions of crystals in common
 orientations. There, p is replaced by a fixed vector normal to a: F is still a rotation with F u = y. On a coarse edge
-grid the choice of a is one draw from the scatter of random frames: of 80 directions tried, 26 kept every stored
-reference structure within the 0.1-99.9 % range of that scatter; the one taken stays within 2.2 standard deviations.
+grid the choice of a is one draw from the scatter of random frames; benchmarks/singular_direction.py shows how it was
+made and where it lies.
 
 **Wigner-D.** D^l(R) is the matrix with Y^l(R p) = D^l(R) Y^l(p). D^0 = 1, D^1 is R itself in the basis (x, y, z), and
 

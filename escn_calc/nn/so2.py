@@ -1,7 +1,7 @@
 """SO(2) convolutions: linear maps that commute with rotations about the edge.
 
 In the edge frame the edge points along the polar axis and a rotation by phi about it only mixes +m with -m. The maps
-that commute with it are, per order m, complex multiplications (arXiv 2302.03655, eq. 8-10): with p, q the +m and -m
+that commute with it are, per order m, complex multiplications (arXiv 2302.03655): with p, q the +m and -m
 coefficients of all degrees l >= m,
 
     out(+m) = f_r(p) - f_i(q),    out(-m) = f_r(q) + f_i(p),

@@ -13,6 +13,9 @@ from torch import Tensor
 from escn_calc.graph import radius_graph
 from escn_calc.structures import StructureBatch
 
+#: How often an epoch shows each gas molecule: they are few and have few atoms, so they would weigh little otherwise.
+GAS_REPEATS = 4
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -33,6 +36,7 @@ def read_chunk(path: Path, split: str, cutoff: float) -> list[Sample]:
         arrays = {name: chunk[name] for name in chunk.files}
     ends = arrays["natoms"].cumsum()
     samples = []
+    repeats = np.where((arrays["kind"] == "gas") & (split == "train"), GAS_REPEATS, 1)
     for index in np.flatnonzero(arrays["split"] == split):
         atoms = slice(ends[index] - arrays["natoms"][index], ends[index])
         batch = StructureBatch(
@@ -43,17 +47,16 @@ def read_chunk(path: Path, split: str, cutoff: float) -> list[Sample]:
             natoms=torch.tensor([arrays["natoms"][index]], dtype=torch.int64),
         )
         graph = radius_graph(batch, cutoff, 0)
-        samples.append(
-            Sample(
-                numbers=batch.numbers,
-                source=graph.source,
-                target=graph.target,
-                vectors=graph.vectors.float(),
-                energy=float(arrays["energy"][index]),
-                forces=torch.from_numpy(arrays["forces"][atoms].astype(np.float32)),
-                group=str(arrays["group"][index]),
-            )
+        sample = Sample(
+            numbers=batch.numbers,
+            source=graph.source,
+            target=graph.target,
+            vectors=graph.vectors.float(),
+            energy=float(arrays["energy"][index]),
+            forces=torch.from_numpy(arrays["forces"][atoms].astype(np.float32)),
+            group=str(arrays["group"][index]),
         )
+        samples += [sample] * int(repeats[index])
     return samples
 
 

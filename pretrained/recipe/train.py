@@ -31,10 +31,11 @@ CONFIG = ESCNConfig(
     cutoff=5.3,
     max_neighbors=0,
     max_num_elements=80,
-    num_sphere_samples=64,
+    num_sphere_samples=128,
     distance_function="gaussian",
     basis_width_scalar=2.0,
     distance_resolution=0.05,
+    resolution=12,
     edge_longitudes=7,
 )
 ENERGY_WEIGHT = 4.0

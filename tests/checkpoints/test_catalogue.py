@@ -30,6 +30,10 @@ def test_names_ignore_case():
     ("name", "match"),
     [
         ("eSCN-L6-M2-Lay12-OC20-2M", r"did you mean eSCN-L6-M2-Lay12-S2EF-OC20-2M or "),
+        (
+            "escn-l6-m2",
+            r"did you mean eSCN-L6-M2-Lay12-S2EF-OC20-2M or eSCN-L6-M2-Lay12-S2EF-OC20-All\+MD\?$",
+        ),
         ("zzz", "known are eSCN-L4-M2-Lay12-S2EF-OC20-2M, "),
     ],
 )

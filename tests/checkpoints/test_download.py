@@ -1,23 +1,32 @@
 """Downloads against a local server that cuts, lies and refuses on command."""
 
 import errno
+import http.client
+import io
 import json
 import multiprocessing
+import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 
 from escn_calc.checkpoints import download
 from escn_calc.checkpoints.catalogue import CATALOGUE
 from escn_calc.checkpoints.checksum import file_sha256
 from escn_calc.checkpoints.download import default_cache_dir, fetch, recorded_sha256
-from escn_calc.errors import DownloadError, InputError
+from escn_calc.checkpoints.fair import read_fair
+from escn_calc.errors import CheckpointError, DownloadError, InputError
+from tests.checkpoints.conftest import PARITY, load_content
 
-ENTRY = CATALOGUE["eSCN-L6-M2-Lay12-S2EF-OC20-All+MD"]
+FILE = PARITY / "l4m2" / "checkpoint.pt"
+ENTRY = replace(CATALOGUE["eSCN-L6-M2-Lay12-S2EF-OC20-All+MD"], config=asdict(read_fair(FILE).config))
+"""A published model, whose place a small file takes."""
 
 
 @dataclass
@@ -27,6 +36,7 @@ class Server:
     body: bytes
     etag: str = '"v1"'
     status: int = 200
+    retry_after: str = ""
     content_type: str = "application/octet-stream"
     cut_after: list[int] = field(default_factory=list)
     """Bytes to send in each coming answer before the connection is closed; empty: all."""
@@ -47,7 +57,11 @@ class Handler(BaseHTTPRequestHandler):
         server.before_answer(server)
         server.requests.append({"path": self.path, **self.headers})
         if server.status != 200:
-            self.send_error(server.status)
+            self.send_response(server.status)
+            if server.retry_after:
+                self.send_header("Retry-After", server.retry_after)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         start = self._start(server)
         if start > len(server.body):
@@ -78,8 +92,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(parity, monkeypatch) -> Iterator[Server]:
-    state = Server(body=(parity / "l4m2" / "checkpoint.pt").read_bytes())
+def server(monkeypatch) -> Iterator[Server]:
+    state = Server(body=FILE.read_bytes())
     handler = type("BoundHandler", (Handler,), {"server_state": state})
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     state.address = f"http://127.0.0.1:{httpd.server_port}/mirror/"
@@ -94,6 +108,23 @@ def server(parity, monkeypatch) -> Iterator[Server]:
 
 def get(server: Server, folder: Path) -> download.CachedFile:
     return fetch(ENTRY, cache_dir=folder, mirror=server.address)
+
+
+@pytest.fixture
+def other() -> bytes:
+    """A file of the same network with other weights."""
+    content, stream = load_content("l4m2"), io.BytesIO()
+    content["state_dict"] = {key: value * 2 for key, value in content["state_dict"].items()}
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def naps(monkeypatch) -> list[float]:
+    """The waits that were asked for, none of them made."""
+    asked: list[float] = []
+    monkeypatch.setattr("time.sleep", asked.append)
+    return asked
 
 
 def names(folder: Path) -> list[str]:
@@ -123,7 +154,7 @@ def test_cut_transfers_are_resumed_where_they_stopped(server, tmp_path):
 
 def test_a_later_call_resumes_too(server, tmp_path):
     server.cut_after = [70_000] + [0] * download.ATTEMPTS
-    with pytest.raises(DownloadError, match=r"70000 bytes are kept in .*\.pt\.part, try again later"):
+    with pytest.raises(DownloadError, match=r"was cut; 70000 bytes are kept in .*\.pt\.part; try again later"):
         get(server, tmp_path)
     assert not (tmp_path / f"{ENTRY.name}.pt").exists()
     server.cut_after, server.requests = [], []
@@ -132,9 +163,7 @@ def test_a_later_call_resumes_too(server, tmp_path):
     assert names(tmp_path) == ["checksums.json", f"{ENTRY.name}.pt"]
 
 
-def test_file_that_changes_between_two_parts_is_fetched_anew(server, tmp_path, parity):
-    other = (parity / "l6m2" / "checkpoint.pt").read_bytes()
-
+def test_file_that_changes_between_two_parts_is_fetched_anew(server, tmp_path, other):
     def change(state):
         if len(state.requests) == 1:
             state.body, state.etag = other, '"v2"'
@@ -201,7 +230,14 @@ def test_page_by_its_type(server, tmp_path):
 )
 def test_bodies_that_are_no_checkpoint_are_not_kept(server, tmp_path, body, match):
     server.body = body
-    with pytest.raises(DownloadError, match=f"not a checkpoint and was not kept: .*{match}"):
+    with pytest.raises(DownloadError, match=f"is not {re.escape(ENTRY.name)} and was not kept: .*{match}"):
+        get(server, tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_another_network_from_a_mirror_is_neither_kept_nor_recorded(server, tmp_path):
+    server.body = (PARITY / "l6m2" / "checkpoint.pt").read_bytes()
+    with pytest.raises(DownloadError, match=r"was not kept: .*not that of the published .*lmax_list is \(6,"):
         get(server, tmp_path)
     assert names(tmp_path) == []
 
@@ -225,10 +261,10 @@ def test_no_announced_length(server, tmp_path):
     assert get(server, tmp_path).path.read_bytes() == server.body
 
 
-def test_recorded_checksum_is_enforced_on_a_new_download(server, tmp_path, parity):
+def test_recorded_checksum_is_enforced_on_a_new_download(server, tmp_path, other):
     file = get(server, tmp_path)
     file.path.unlink()
-    server.body = (parity / "l6m2" / "checkpoint.pt").read_bytes()
+    server.body = other
     with pytest.raises(DownloadError, match=rf"now has sha256 [0-9a-f]{{64}}, but {file.sha256} was recorded"):
         get(server, tmp_path)
     assert names(tmp_path) == ["checksums.json"]
@@ -248,12 +284,20 @@ def test_damaged_record(server, tmp_path, text):
         get(server, tmp_path)
 
 
+def test_another_file_put_there_by_hand_is_not_recorded(server, tmp_path):
+    (tmp_path / f"{ENTRY.name}.pt").write_bytes((PARITY / "l6m2" / "checkpoint.pt").read_bytes())
+    with pytest.raises(CheckpointError, match="not that of the published"):
+        get(server, tmp_path)
+    assert names(tmp_path) == [f"{ENTRY.name}.pt"]
+
+
 def test_environment_variables(server, tmp_path, monkeypatch):
     monkeypatch.setenv("ESCN_CACHE_DIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("ESCN_MIRROR", server.address)
     monkeypatch.setenv("ESCN_OFFLINE", "yes")
     with pytest.raises(DownloadError, match=rf"offline mode is on; fetch it on another machine from {server.address}"):
         fetch(ENTRY)
+    assert not (tmp_path / "elsewhere").exists()
     monkeypatch.setenv("ESCN_OFFLINE", "0")
     assert fetch(ENTRY).path.parent == tmp_path / "elsewhere"
     monkeypatch.delenv("ESCN_CACHE_DIR")
@@ -271,10 +315,65 @@ def test_mirrors_are_web_addresses(tmp_path, mirror):
         fetch(ENTRY, cache_dir=tmp_path, mirror=mirror)
 
 
-def test_nobody_listens(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "RETRY_SECONDS", 0.0)
-    with pytest.raises(DownloadError, match=r"refused.*0 bytes are kept"):
+def test_nobody_listens(tmp_path, naps):
+    with pytest.raises(DownloadError) as caught:
         fetch(ENTRY, cache_dir=tmp_path, mirror="http://127.0.0.1:9/")
+    message = str(caught.value)
+    assert "refused; try again later, name another server (--mirror, ESCN_MIRROR), or put the file at" in message
+    assert message.endswith(f"{ENTRY.name}.pt")
+    assert "urlopen" not in message
+    assert "kept" not in message
+    assert naps == [1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_asked_again_when_it_says(server, tmp_path, naps, status):
+    def recover(state):
+        if len(state.requests) == 2:
+            state.status = 200
+
+    server.status, server.retry_after, server.before_answer = status, "7", recover
+    assert get(server, tmp_path).path.read_bytes() == server.body
+    assert naps == [7.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "wait"), [("86400", download.LONGEST_WAIT_SECONDS), ("Wed, 21 Oct 2099 07:28:00 GMT", 0), ("", 0)]
+)
+def test_a_server_that_stays_busy_is_given_up(server, tmp_path, naps, retry_after, wait):
+    server.status, server.retry_after = 503, retry_after
+    with pytest.raises(DownloadError, match="the server answered 503 Service Unavailable; try again later, name"):
+        get(server, tmp_path)
+    assert len(server.requests) == download.ATTEMPTS
+    assert naps == [wait] * 4
+
+
+@pytest.mark.parametrize(
+    ("error", "match"),
+    [
+        (ssl.SSLError(1, "decryption failed"), "decryption failed"),
+        (ConnectionResetError(errno.ECONNRESET, "reset by peer"), "reset by peer"),
+        (TimeoutError(), "TimeoutError"),
+        (OSError(errno.ENETDOWN, "network is down"), "network is down"),
+    ],
+)
+def test_a_network_that_fails_while_reading_is_not_taken_for_the_disk(server, tmp_path, monkeypatch, error, match):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("http.client.HTTPResponse.read", fail)
+    with pytest.raises(DownloadError, match=rf"^{server.address}.*: .*{match}; try again later") as caught:
+        get(server, tmp_path)
+    assert "cannot write" not in str(caught.value)
+
+
+def test_an_answer_that_is_no_http(server, tmp_path, monkeypatch):
+    def fail(*_):
+        raise http.client.IncompleteRead(b"xy")
+
+    monkeypatch.setattr("http.client.HTTPResponse.read", fail)
+    with pytest.raises(DownloadError, match=r"IncompleteRead\(2 bytes read\); try again later"):
+        get(server, tmp_path)
 
 
 def test_too_little_space_is_found_before_the_transfer(server, tmp_path, monkeypatch):

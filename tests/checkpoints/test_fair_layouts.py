@@ -241,11 +241,19 @@ def test_published_constants_in_another_network_stay_unknown(published, save):
     assert read_fair(save(published)).card.energy_kind == "unknown"
 
 
-def test_a_fetched_file_that_is_not_as_documented_says_so(parity):
-    entry = CATALOGUE["eSCN-S2EF-ODAC"]
-    card = read_fair(parity / "l2m1" / "checkpoint.pt", entry=entry).card
+def test_a_fetched_file_with_other_constants_says_so(published, save):
+    published["normalizers"]["grad_target"]["std"] = torch.tensor(1.0)
+    entry = CATALOGUE["eSCN-L4-M2-Lay12-S2EF-OC20-2M"]
+    card = read_fair(save(published), entry=entry).card
     assert card.name == entry.name
     assert any("differ from the documented ones" in note for note in card.notes)
+
+
+def test_another_network_is_not_taken_for_the_published_one(published, save):
+    published["config"]["model_attributes"]["max_neighbors"] = 13
+    entry = CATALOGUE["eSCN-L4-M2-Lay12-S2EF-OC20-2M"]
+    with pytest.raises(CheckpointError, match=rf"not that of the published {entry.name}: max_neighbors is 13, not \d"):
+        read_fair(save(published), entry=entry)
 
 
 def test_a_fetched_file_as_documented_needs_no_note(published, save):

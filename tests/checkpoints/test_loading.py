@@ -1,20 +1,32 @@
 """``load_checkpoint``: which string means which model."""
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 import escn_calc.checkpoints as checkpoints
 from escn_calc.checkpoints import load_checkpoint, read_fair, shipped_models, write_native
+from escn_calc.checkpoints.card import network_size
 from escn_calc.checkpoints.catalogue import CATALOGUE
+from escn_calc.checkpoints.checksum import file_sha256
 from escn_calc.errors import CheckpointError, DownloadError, InputError
 
 
 @pytest.fixture
 def fair_file(parity):
     return parity / "l2m1" / "checkpoint.pt"
+
+
+@pytest.fixture
+def published(monkeypatch, fair_file):
+    """A published name whose entry has the shape of the small file."""
+    name = "eSCN-S2EF-ODAC"
+    monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], config=asdict(read_fair(fair_file).config)))
+    return name
 
 
 @pytest.fixture
@@ -80,21 +92,40 @@ def test_unknown_names(shipped, name, match):
         load_checkpoint(name)
 
 
-def test_catalogue_names_mean_the_cached_file(tmp_path, fair_file):
-    name = "eSCN-S2EF-ODAC"
-    (tmp_path / f"{name}.pt").write_bytes(fair_file.read_bytes())
-    checkpoint = load_checkpoint(name.upper(), cache_dir=tmp_path, offline=True)
-    assert checkpoint.card.name == name
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name(name):
+    with pytest.raises(InputError, match="the model name is empty"):
+        load_checkpoint(name)
+
+
+def test_catalogue_names_mean_the_cached_file(tmp_path, fair_file, published):
+    (tmp_path / f"{published}.pt").write_bytes(fair_file.read_bytes())
+    checkpoint = load_checkpoint(published.upper(), cache_dir=tmp_path, offline=True)
+    assert checkpoint.card.name == published
     assert checkpoint.card.energy_kind == "adsorption"
 
 
-def test_a_cached_file_that_changed_is_refused_before_it_is_opened(tmp_path, fair_file, parity):
-    name = "eSCN-S2EF-ODAC"
-    (tmp_path / f"{name}.pt").write_bytes(fair_file.read_bytes())
-    load_checkpoint(name, cache_dir=tmp_path, offline=True)
-    (tmp_path / f"{name}.pt").write_bytes((parity / "l4m2" / "checkpoint.pt").read_bytes())
+def test_a_cached_file_that_changed_is_refused_before_it_is_opened(tmp_path, fair_file, parity, published):
+    (tmp_path / f"{published}.pt").write_bytes(fair_file.read_bytes())
+    load_checkpoint(published, cache_dir=tmp_path, offline=True)
+    (tmp_path / f"{published}.pt").write_bytes((parity / "l4m2" / "checkpoint.pt").read_bytes())
     with pytest.raises(CheckpointError, match="the file has changed"):
-        load_checkpoint(name, cache_dir=tmp_path, offline=True)
+        load_checkpoint(published, cache_dir=tmp_path, offline=True)
+
+
+def test_a_file_of_another_network_under_a_published_name_is_refused_and_not_recorded(tmp_path, fair_file):
+    (tmp_path / "eSCN-S2EF-ODAC.pt").write_bytes(fair_file.read_bytes())
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"the published eSCN-S2EF-ODAC: lmax_list is \(2,\), not \(6,\)"):
+            load_checkpoint("eSCN-S2EF-ODAC", cache_dir=tmp_path, offline=True)
+    assert not (tmp_path / "checksums.json").exists()
+
+
+def test_a_file_of_another_network_is_refused_although_its_checksum_is_recorded(tmp_path, fair_file):
+    (tmp_path / "eSCN-S2EF-ODAC.pt").write_bytes(fair_file.read_bytes())
+    (tmp_path / "checksums.json").write_text(json.dumps({"eSCN-S2EF-ODAC.pt": file_sha256(fair_file)}))
+    with pytest.raises(CheckpointError, match="not that of the published eSCN-S2EF-ODAC"):
+        load_checkpoint("eSCN-S2EF-ODAC", cache_dir=tmp_path, offline=True)
 
 
 def test_catalogue_name_offline_and_not_cached(tmp_path):
@@ -119,5 +150,5 @@ def test_the_catalogue_needs_no_torch(module):
 
 
 def test_published_network_shapes_match_the_catalogue_sizes():
-    sizes = {entry.size for entry in CATALOGUE.values()}
+    sizes = {network_size(entry.config) for entry in CATALOGUE.values()}
     assert sizes == {"lmax 4, mmax 2, 12 layers", "lmax 6, mmax 2, 12 layers", "lmax 6, mmax 3, 20 layers"}

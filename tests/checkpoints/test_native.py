@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from escn_calc.checkpoints.card import read_card
+from escn_calc.checkpoints.card import ModelCard, read_document
 from escn_calc.checkpoints.checkpoint import Normalizers
 from escn_calc.checkpoints.checksum import file_sha256
 from escn_calc.checkpoints.fair import read_fair
@@ -70,14 +70,21 @@ def test_writing_twice_gives_the_same_bytes(checkpoint, folder, tmp_path):
 
 
 def test_card_alone(folder):
-    assert read_card(folder) == read_native(folder).card
+    assert read_document(folder).card == read_native(folder).card
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"card": {"name": "x"}}'])
 def test_unreadable_card_alone(folder, text):
     (folder / "card.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"card\.json: no readable model card"):
-        read_card(folder)
+    with pytest.raises(CheckpointError, match=r"^.*/model/card\.json: "):
+        read_document(folder)
+
+
+def test_whole_numbers_among_the_figures_stay_whole(checkpoint, tmp_path):
+    card = ModelCard.model_validate(checkpoint.card.model_dump() | {"metrics": {"structures": 263, "MAE": 1.0}})
+    write_native(replace(checkpoint, card=card), tmp_path / "model")
+    metrics = read_native(tmp_path / "model").card.metrics
+    assert {name: type(value) for name, value in metrics.items()} == {"structures": int, "MAE": float}
 
 
 def test_one_flipped_bit(folder):
@@ -102,13 +109,13 @@ def test_broken_header(folder):
     edit_card(
         folder, lambda card: (card["files"].update({"model.safetensors": sha256}), card["card"].update(sha256=sha256))
     )
-    with pytest.raises(CheckpointError, match="not a valid safetensors file"):
+    with pytest.raises(CheckpointError, match=r"/model: model\.safetensors is not a valid safetensors file"):
         read_native(folder)
 
 
 def test_weights_are_checked_as_strictly_as_those_of_a_pickle(folder):
     edit_weights(folder, lambda state: state["energy_block.fc1.weight"].fill_(torch.nan))
-    with pytest.raises(CheckpointError, match=r"energy_block\.fc1\.weight holds 256 values that are NaN"):
+    with pytest.raises(CheckpointError, match=r"/model: energy_block\.fc1\.weight holds 256 values that are NaN"):
         read_native(folder)
     edit_weights(folder, lambda state: state.pop("energy_block.fc1.weight"))
     with pytest.raises(CheckpointError, match=r"missing energy_block\.fc1\.weight; unexpected none"):
@@ -122,17 +129,40 @@ def test_weights_are_checked_as_strictly_as_those_of_a_pickle(folder):
         (lambda card: card.update(extra=1), "extra: Extra inputs are not permitted"),
         (lambda card: card["card"].update(colour="red"), r"card\.colour: Extra inputs are not permitted"),
         (lambda card: card["card"].update(energy_kind="formation"), r"card\.energy_kind: Input should be"),
-        (lambda card: card["card"]["config"].update(depth=3), "configuration is malformed .*depth"),
-        (lambda card: card["card"]["config"].update(num_layers="3"), "num_layers is '3', but must be a whole number"),
         (lambda card: card["normalizers"].pop("energy_mean") and card["normalizers"].update(x=1), "normalizers.x"),
-        (lambda card: card["normalizers"].update(energy_std=-1.0), "energy_std is -1.0, but must be positive"),
-        (lambda card: card.update(element_references=[1.0]), r"element references have shape \(1,\)"),
+        (lambda card: card["normalizers"].update(energy_std=-1.0), r"card\.json: .*energy_std is -1.0, but"),
+        (lambda card: card.update(element_references=[1.0]), r"/model: element references have shape \(1,\)"),
     ],
 )
 def test_malformed_documents(folder, change, match):
     edit_card(folder, change)
     with pytest.raises(CheckpointError, match=match):
         read_native(folder)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "match"),
+    [
+        ("depth", 3, r"card\.json: configuration is malformed .*depth"),
+        ("num_layers", "3", r"card\.json: num_layers is '3', but must be a whole number"),
+        ("max_neighbors", 1.5, r"card\.json: max_neighbors is 1\.5, but must be a whole number"),
+        ("max_neighbors", None, r"card\.json: max_neighbors is None, but must be a whole number"),
+        ("regress_forces", "no", r"card\.json: regress_forces is 'no', but must be true or false"),
+        ("cutoff", "6", r"card\.json: cutoff is '6', but must be positive"),
+        ("cutoff", True, r"card\.json: cutoff is True, but must be positive"),
+        ("cutoff", 4.0, r"/model: .* has shape .*, the configuration asks for"),
+    ],
+)
+def test_malformed_configurations(folder, option, value, match):
+    edit_card(folder, lambda card: card["card"]["config"].update({option: value}))
+    with pytest.raises(CheckpointError, match=match):
+        read_native(folder)
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_no_cap_on_neighbours(folder, most):
+    edit_card(folder, lambda card: card["card"]["config"].update(max_neighbors=most))
+    assert read_native(folder).config.max_neighbors == most
 
 
 def test_document_that_is_no_json(folder):
@@ -150,7 +180,7 @@ def test_folder_without_one_of_the_files(folder, name):
 
 def test_existing_folders_are_replaced_only_when_asked(checkpoint, folder):
     before = (folder / "card.json").read_bytes()
-    with pytest.raises(InputError, match="exists and is not empty"):
+    with pytest.raises(InputError, match=r"is not empty; .*overwrite=True \(at the command line --overwrite"):
         write_native(checkpoint, folder)
     assert (folder / "card.json").read_bytes() == before
     write_native(replace(checkpoint, normalizers=Normalizers(5.0)), folder, overwrite=True)

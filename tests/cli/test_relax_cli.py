@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +20,14 @@ from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms, FixCartesian
 from ase.io import read, write
 from click.testing import CliRunner, Result
+from matplotlib.figure import Figure
 
 from escn_calc.cli import main
 from escn_calc.cli.relax_outputs import plot_history
 from escn_calc.cli.structure_input import fix_atoms, fixed_atoms, heights, read_structure
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.relax import RelaxResult, RelaxStep
+from escn_calc.relax import OPTIMIZERS, RelaxResult, RelaxStep
+from escn_calc.structures import UnusedInputWarning
 from tests.toy_potential import SHA256, ToyPotential
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -78,6 +84,7 @@ def test_summary_says_what_the_numbers_are(folder):
         "converged",
         f"steps {run['steps']} ",
         f"adsorption energy {run['energy_eV']:.6f} eV",
+        f"energy change {run['energy_change_eV']:+.6f} eV (last minus first)",
         "energy reference clean slab [relaxed] and gas references",
         f"largest force {run['fmax_eV_per_angstrom']:.4f} eV/Å (after constraints)",
         f"largest displacement {run['max_displacement_angstrom']:.4f} Å",
@@ -87,6 +94,23 @@ def test_summary_says_what_the_numbers_are(folder):
         "Results are in runs/slab/",
     ):
         assert row in " ".join(result.stdout.replace("│", " ").split()), row
+
+
+def test_doubts_are_in_summary_and_record(folder, monkeypatch):
+    def evaluate(self, structures, original=ToyPotential.evaluate):
+        return [replace(found, energy=found.energy + 0.1 * self.calls) for found in original(self, structures)]
+
+    monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
+    result = escn("relax", "slab.xyz", "--steps", "3", "--fmax", "1e-6")
+    run = record()["result"]
+    (note,) = run["notes"]
+    assert note.startswith(f"energy rose by {run['energy_change_eV']:.2f} eV: direct forces are not the gradient")
+    assert f"warning {note}" in " ".join(result.stdout.replace("│", " ").split())
+
+
+def test_no_doubts_no_warning(folder):
+    assert "warning" not in escn("relax", "slab.xyz").output
+    assert record()["result"]["notes"] == []
 
 
 def test_progress_has_a_line_for_every_step(folder):
@@ -126,12 +150,34 @@ def test_interrupt_keeps_what_is_there(folder, monkeypatch):
     monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
     result = escn("relax", "slab.xyz", "--fmax", "1e-6")
     assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "Interrupted."
     assert "not converged: interrupted" in result.stdout
     assert record()["result"]["steps"] == 2
     assert len(read("runs/slab/slab.traj", ":")) == 3
     assert read("runs/slab/slab_relaxed.extxyz").get_potential_energy() == pytest.approx(
         record()["result"]["energy_eV"], abs=1e-6
     )
+
+
+def test_sigterm_keeps_what_is_there(folder, monkeypatch):
+    def evaluate(self, structures, original=ToyPotential.evaluate):
+        if self.calls == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, structures)
+
+    def write(self, path, original=Figure.savefig, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        original(self, path, **options)
+
+    monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
+    monkeypatch.setattr(Figure, "savefig", write)
+    before = signal.getsignal(signal.SIGTERM)
+    result = escn("relax", "slab.xyz", "--fmax", "1e-6")
+    assert result.exit_code == 143
+    assert result.stderr.splitlines()[-1] == "Terminated."
+    assert record()["result"]["reason"] == "interrupted" and record()["result"]["steps"] == 2
+    assert len(read("runs/slab/slab.traj", ":")) == 3
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_interrupt_before_the_first_step(folder, monkeypatch):
@@ -171,9 +217,10 @@ def test_failure_midway_keeps_the_good_frames(folder, monkeypatch):
         (["slab.xyz", "--fix-tags", "0", "--fix-tags", "1"], "all 8 atoms are fixed, nothing is left to relax"),
         (["slab.xyz", "--fix-below-height", "99"], "all 8 atoms are fixed, nothing is left to relax"),
         (["slab.xyz", "--fix-below-height", "-1"], "the height below which atoms are fixed is -1.0 Å; it must be pos"),
-        (["slab.xyz", "--model", "defualt"], "unknown model 'defualt'; did you mean 'default'?"),
+        (["slab.xyz", "--model", "defualt"], "there is no model 'defualt'; did you mean default?"),
         (["slab.xyz", "--model", "energy-only"], "a relaxation needs forces, and the calculator has none"),
         (["slab.xyz", "--fmax", "nan"], "fmax is nan eV/Å; it must be a positive number"),
+        (["slab.xyz", "--fmax", "inf"], "fmax is inf eV/Å; it must be a positive number"),
         (["helium.xyz"], "structure 0: atom 0 is He, which the model does not know; remove it"),
     ],
 )
@@ -184,14 +231,87 @@ def test_errors_are_one_line_without_traceback(folder, arguments, message):
     errors = [line for line in result.stderr.splitlines() if line.startswith("Error")]
     assert len(errors) == 1 and errors[0].startswith(f"Error: {message}")
     assert "Traceback" not in result.output
+    assert "fmax / eV/Å" not in result.stderr and not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--optimizer", "BGFS"], ["--fmax", "-1"], ["--steps", "-1"], ["--dtype", "half"]]
+    ("arguments", "message"),
+    [
+        (["--optimizer", "BGFS"], "Invalid value for '--optimizer': unknown optimizer 'BGFS'; did you mean BFGS"),
+        (["--optimizer", "x"], f"unknown optimizer 'x'; known are {', '.join(OPTIMIZERS)}"),
+        (["--fmax", "-1"], "Invalid value for '--fmax'"),
+        (["--fmax", "0"], "Invalid value for '--fmax'"),
+        (["--steps", "-1"], "Invalid value for '--steps'"),
+        (["--dtype", "half"], "'half' is not one of 'float32', 'float64'"),
+        (["--device", "gpu"], "'gpu' is not one of 'auto', 'cpu', 'cuda', 'mps'"),
+        (["--frames", "random"], "'random' is not one of 'canonical', 'converged'"),
+    ],
 )
-def test_wrong_usage(folder, arguments):
-    assert escn("relax", "slab.xyz", *arguments).exit_code == 2
+def test_wrong_usage(folder, arguments, message):
+    result = escn("relax", "slab.xyz", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
     assert not Path("runs").exists()
+
+
+def test_warnings_of_the_package_are_notes(folder, monkeypatch):
+    def evaluate(self, structures, original=ToyPotential.evaluate):
+        warnings.warn("charges:\nnot used", UnusedInputWarning, stacklevel=1)
+        warnings.warn("of somebody else", UserWarning, stacklevel=1)
+        return original(self, structures)
+
+    monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
+    with pytest.warns(UserWarning, match="of somebody else") as caught:
+        result = escn("relax", "slab.xyz", "--steps", "0")
+    assert result.stderr.splitlines()[0] == "Note: charges: not used"
+    assert "UnusedInputWarning" not in result.output
+    assert {warning.category for warning in caught} == {UserWarning}
+
+
+def test_a_broken_pipe_is_quiet(folder, monkeypatch):
+    def broken(*arguments):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("escn_calc.cli.relax.summary_table", broken)
+    result = escn("relax", "slab.xyz", "--steps", "0")
+    assert result.exit_code == 1
+    assert "pipe" not in result.output
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize("name", ["slab.traj", "link.traj"])
+def test_the_structure_file_is_never_replaced(folder, slab, loader, name, overwrite):
+    write("slab.traj", slab)
+    before = Path("slab.traj").read_bytes()
+    Path("out").mkdir()
+    Path("out/link.traj").symlink_to(folder / "slab.traj")
+    Path("link.traj").symlink_to("slab.traj")
+    target = "." if name == "slab.traj" else "out"
+    result = escn("relax", name, "--output-dir", target, *overwrite)
+    assert result.exit_code == 1
+    assert f"would replace the structure file '{name}'; choose another --output-dir" in " ".join(result.stderr.split())
+    assert Path("slab.traj").read_bytes() == before
+    assert loader.requests == []
+
+
+def test_a_structure_file_that_goes_away_costs_nothing(folder, monkeypatch):
+    expected = hashlib.sha256(Path("slab.xyz").read_bytes()).hexdigest()
+
+    def evaluate(self, structures, original=ToyPotential.evaluate):
+        Path("slab.xyz").unlink(missing_ok=True)
+        return original(self, structures)
+
+    monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
+    assert escn("relax", "slab.xyz").exit_code == 0
+    assert record()["structure"]["sha256"] == expected
+
+
+def test_a_refused_structure_does_not_cost_the_old_results(folder):
+    escn("relax", "slab.xyz")
+    before = {path: path.read_bytes() for path in Path("runs/slab").iterdir()}
+    write("slab.extxyz", Atoms("He"))
+    assert escn("relax", "slab.extxyz", "--overwrite").exit_code == 1
+    assert {path: path.read_bytes() for path in Path("runs/slab").iterdir()} == before
 
 
 def test_results_are_not_overwritten(folder, loader):
@@ -329,17 +449,17 @@ def test_heights_without_a_full_cell_are_along_z(cell):
     ],
 )
 def test_plot_is_labelled(tmp_path, monkeypatch, kind, label):
-    from matplotlib.figure import Figure
-
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: drawn.append(figure))
     history = (RelaxStep(0, -1.0, 2.0), RelaxStep(1, -1.5, 0.04))
-    plot_history(RelaxResult(Atoms("Cu"), "converged", "", history, 0.1, 1.0), kind, tmp_path / "plot.png")
+    plot_history(RelaxResult(Atoms("Cu"), "converged", "", history, 0.1, 1.0), kind, 0.05, tmp_path / "plot.png")
     above, below = drawn[0].axes
     assert above.get_ylabel() == label
     assert (below.get_ylabel(), below.get_xlabel()) == ("largest force (eV/Å)", "optimiser step")
     assert above.lines[0].get_ydata().tolist() == [-1.0, -1.5]
     assert below.lines[0].get_ydata().tolist() == [2.0, 0.04]
+    assert set(below.lines[1].get_ydata()) == {0.05}
+    assert below.get_legend().get_texts()[0].get_text() == "converged below 0.05 eV/Å"
     assert below.get_yscale() == "log"
 
 
@@ -351,7 +471,7 @@ def test_unfinished_files_do_not_stay(folder, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
     result = escn("relax", "slab.xyz")
     assert result.exit_code == 1
-    assert "Error: No space left on device" in result.stderr
+    assert "Error: cannot write 'runs/slab/slab.png': No space left on device" in result.stderr
     assert sorted(os.listdir("runs/slab")) == ["slab.traj", "slab_relaxed.extxyz"]
 
 

@@ -1,0 +1,19 @@
+"""The values that the options of a model can take; free of torch, so that they can be checked before anything loads."""
+
+from escn_calc.errors import InputError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPE_NAMES = ("float32", "float64")
+FRAMES = ("canonical", "converged")
+
+
+def check_option(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Make sure that an option has one of its values.
+
+    Raises
+    ------
+    InputError
+        It has not; the message lists the values.
+    """
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}")
