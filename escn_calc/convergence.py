@@ -103,11 +103,11 @@ def roll_residual(checkpoint: Checkpoint, longitudes: int | None, structure: Ato
     Parameters
     ----------
     checkpoint : the model.
-    longitudes : of the edge grid; None for the published grid.
+    longitudes : of the edge grid; None for those of the checkpoint.
     structure : what to evaluate; None for a rattled Cu(111) slab with CO.
     """
-    config = replace(checkpoint.config, edge_longitudes=longitudes)
-    network = build_network(replace(checkpoint, config=config), torch.float64)
+    config = checkpoint.config
+    network = build_network(checkpoint, torch.float64, longitudes)
     batch = StructureBatch.from_atoms([structure or _probe(checkpoint)])
     graph = radius_graph(batch, config.cutoff, config.max_neighbors)
     frames = edge_frames(graph.vectors / graph.distances[:, None])

@@ -1,7 +1,7 @@
 """Energies and forces of many structures from one model, in the model's own precision."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from escn_calc.checkpoints.network import build_network
 from escn_calc.convergence import converged_longitudes
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.graph import radius_graph
-from escn_calc.nn import ESCNOutput
+from escn_calc.nn import ESCNConfig, ESCNOutput
 from escn_calc.options import DEVICES, DTYPE_NAMES, FRAMES, check_option
 from escn_calc.structures import StructureBatch, check_elements
 
@@ -60,14 +60,17 @@ class Potential:
     def __init__(self, checkpoint: Checkpoint, *, device: str, dtype: str, frames: str) -> None:
         self.card: ModelCard = checkpoint.card
         self.device, self.dtype, self.frames = device, dtype, frames
-        config = checkpoint.config
+        longitudes = None
         if frames == "converged":
             longitudes = checkpoint.card.converged_longitudes or converged_longitudes(checkpoint).longitudes
-            config = replace(config, edge_longitudes=longitudes)
-        self.config = config
+        self._network = build_network(checkpoint, DTYPES[dtype], longitudes).to(device)
         self._normalizers = checkpoint.normalizers
         self._references = checkpoint.element_references
-        self._network = build_network(replace(checkpoint, config=config), DTYPES[dtype]).to(device)
+
+    @property
+    def config(self) -> ESCNConfig:
+        """Hyperparameters of the network as evaluated."""
+        return self._network.config
 
     @property
     def has_forces(self) -> bool:

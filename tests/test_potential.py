@@ -422,7 +422,7 @@ def test_out_of_memory_is_named(failure, monkeypatch):
     def fail(*_):
         raise failure
 
-    monkeypatch.setattr(potential, "_network", fail)
+    monkeypatch.setattr(potential._network, "forward", fail)
     with pytest.raises(CalculationError, match="out of memory on cpu for 1 structures with 5 atoms"):
         potential.evaluate([molecule("CH4")])
 
@@ -433,7 +433,7 @@ def test_other_failures_of_torch_are_named(monkeypatch):
     def fail(*_):
         raise RuntimeError("something else\nand a stack of C++")
 
-    monkeypatch.setattr(potential, "_network", fail)
+    monkeypatch.setattr(potential._network, "forward", fail)
     with pytest.raises(CalculationError, match=r"1 structures with 5 atoms together failed on cpu: something else$"):
         potential.evaluate([molecule("CH4")])
 

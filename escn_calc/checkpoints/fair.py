@@ -136,11 +136,19 @@ def _load(path: Path) -> Mapping[str, object]:
 
 
 def _unpickle(path: Path) -> object:
-    """Load with the safe types added to torch's process-wide list for that time, one thread after the other."""
+    """Load with exactly our safe types, one thread after the other.
+
+    Torch's list is process-wide, and other packages (torch-geometric among them) add to it; it is put back as it was.
+    """
     with _UNPICKLING:
-        present = torch.serialization.get_safe_globals()
-        with torch.serialization.safe_globals([name for name in SAFE_GLOBALS if name not in present]):
+        others = torch.serialization.get_safe_globals()
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(SAFE_GLOBALS)
+        try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        finally:
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(others)
 
 
 def _interpret(content: Mapping[str, object], path: Path, sha256: str, entry: CatalogueEntry | None) -> Checkpoint:

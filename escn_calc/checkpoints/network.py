@@ -1,18 +1,23 @@
 """From weights on disk to a network that can be evaluated."""
 
+from dataclasses import replace
+
 import torch
 
 from escn_calc.checkpoints.checkpoint import Checkpoint
 from escn_calc.nn import ESCN
 
 
-def build_network(checkpoint: Checkpoint, dtype: torch.dtype) -> ESCN:
+def build_network(checkpoint: Checkpoint, dtype: torch.dtype, edge_longitudes: int | None = None) -> ESCN:
     """Return the network of a checkpoint on the CPU, with its weights, in ``dtype``, ready for inference.
 
-    Derived tensors (sphere points, their harmonics, basis centres) missing from the file keep the values the
+    ``edge_longitudes`` replaces the longitudes of the edge grid; None keeps those of the checkpoint. Derived tensors (sphere points, their harmonics, basis centres) missing from the file keep the values the
     network computes itself.
     """
+    config = checkpoint.config
+    if edge_longitudes is not None:
+        config = replace(config, edge_longitudes=edge_longitudes)
     with torch.device("cpu"):
-        network = ESCN(checkpoint.config, dtype)
+        network = ESCN(config, dtype)
     network.load_state_dict(checkpoint.state, strict=False)
     return network.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ import torch
 
 from escn_calc.checkpoints.catalogue import CATALOGUE, OC20, OC20_ENERGIES, OC20_FORCES
 from escn_calc.checkpoints.checkpoint import Normalizers, derived_shapes, expected_shapes
-from escn_calc.checkpoints.fair import SAFE_GLOBALS, read_fair
+from escn_calc.checkpoints.fair import read_fair
 from escn_calc.errors import CheckpointError
 
 PREFIX = "module.module."
@@ -192,8 +192,9 @@ def test_harmless_types_of_users_files_are_read(content, save):
 
 
 def test_the_process_keeps_its_own_list_of_safe_types(content, save):
+    before = set(torch.serialization.get_safe_globals())
     read_fair(save(content))
-    assert not set(SAFE_GLOBALS) & set(torch.serialization.get_safe_globals())
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 def test_unknown_model_gets_no_guessed_energy_kind(parity):
@@ -267,14 +268,17 @@ def test_another_digest_than_the_recorded_one_is_refused(parity):
 
 
 def test_many_threads_may_read_at_once_and_the_process_keeps_its_own_safe_types(content, save):
-    """A numpy scalar needs a type from the safe list; another thread must not take it away while it is read."""
+    """Another thread must not take the safe types away, and what others have registered does not enter."""
     content["val_metrics"] = {"forces_mae": np.float64(0.1)}
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals([np.dtype, collections.defaultdict])
+    content["optimizer"] = {"state": collections.defaultdict(dict, {0: {"step": 1}})}
     path = save(content)
-    torch.serialization.add_safe_globals([np.dtype])
     try:
         with ThreadPoolExecutor(4) as pool:
             states = list(pool.map(lambda _: len(read_fair(path).state), range(40)))
         assert len(set(states)) == 1
-        assert np.dtype in torch.serialization.get_safe_globals()
+        assert {np.dtype, collections.defaultdict} <= set(torch.serialization.get_safe_globals())
     finally:
         torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
