@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import molecule
 from ase.constraints import FixAtoms
 from ase.io import read
 from scipy.spatial.transform import Rotation
@@ -66,7 +66,7 @@ def test_folder_is_small():
 
 def test_unseen_elements_are_refused():
     with pytest.raises(InputError, match=r"atom 0 \(Fe\).*never trained on this element; it knows H C N O Cu"):
-        load_potential(device="cpu").evaluate([bulk("Fe")])
+        load_potential(device="cpu").evaluate([Atoms("Fe")])
 
 
 def test_errors_under_rotation_and_roll(record_figure):
@@ -100,6 +100,16 @@ def test_bonds_are_repulsive_when_short():
         (long,) = potential.evaluate([stretched(pair, 1.3 * length)])
         assert short.forces[0] @ direction(pair) < 0, symbols
         assert long.forces[0] @ direction(pair) > 0, symbols
+
+
+@pytest.mark.parametrize("name", ["H2", "N2", "O2", "CO", "H2O", "NH3", "CH4", "CO2"])
+def test_gas_molecules_keep_their_bonds(name):
+    atoms = molecule(name, vacuum=6.0)
+    atoms.set_initial_magnetic_moments(None)
+    bonded = np.triu(atoms.get_all_distances() < 1.6, 1)
+    relaxed = relax(atoms, ESCNCalculator(device="cpu"), fmax=0.05, steps=30).atoms
+    change = (relaxed.get_all_distances() - atoms.get_all_distances())[bonded]
+    assert np.abs(change).max() < 0.06
 
 
 def stretched(pair: Atoms, length: float) -> Atoms:

@@ -11,8 +11,14 @@ from escn_calc.nn import ESCN
 def build_network(checkpoint: Checkpoint, dtype: torch.dtype, edge_longitudes: int | None = None) -> ESCN:
     """Return the network of a checkpoint on the CPU, with its weights, in ``dtype``, ready for inference.
 
-    ``edge_longitudes`` replaces the longitudes of the edge grid; None keeps those of the checkpoint. Derived tensors (sphere points, their harmonics, basis centres) missing from the file keep the values the
+    Derived tensors (sphere points, their harmonics, basis centres) missing from the file keep the values the
     network computes itself.
+
+    Parameters
+    ----------
+    checkpoint : configuration and weights.
+    dtype : of weights, grids and arithmetic.
+    edge_longitudes : replaces the longitudes of the edge grid; None keeps those of the checkpoint.
     """
     config = checkpoint.config
     if edge_longitudes is not None:
