@@ -1,6 +1,6 @@
 """Train the small shipped model on the labels of `label.py`.
 
-Run ``python train.py --labels labels --out training --minutes 75``. The learning rate follows the share of the time
+Run ``python train.py --labels labels --out training --minutes 113``. The learning rate follows the share of the time
 that has passed, so the same command serves a fast and a slow machine; chunks that appear meanwhile join at the next
 epoch. Stopped and started again with the same ``--out`` it goes on where it was. `export.py` makes the model of it.
 """
