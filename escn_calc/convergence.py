@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.build import add_adsorbate, fcc111, molecule
 from torch import Tensor
 
+from escn_calc.checkpoints.card import ModelCard
 from escn_calc.checkpoints.checkpoint import Checkpoint
 from escn_calc.checkpoints.network import build_network
 from escn_calc.graph import radius_graph
@@ -52,15 +53,13 @@ class Convergence:
 def converged_longitudes(checkpoint: Checkpoint) -> Convergence:
     """Return an odd number of longitudes, at most 33, whose result is free of the frames.
 
-    Measured in float64 on a rattled fcc(111) slab with a diatomic molecule, once per model and process. "Free" means a
-    relative change below 5e-8 under rolls of every edge by its own angle. Bisection over the odd numbers finds the
-    smallest one if the change falls steadily, and in any case one that was measured to be below. Where even 33 are
-    not enough, 33 and their residual, with a :class:`FramesNotConvergedWarning` if that exceeds 1e-6.
+    Taken from the card if it is there, else measured in float64 on a rattled fcc(111) slab with a diatomic molecule,
+    once per model and process. "Free" means a relative change below 5e-8 under rolls of every edge by its own angle.
+    Bisection over the odd numbers finds the smallest one if the change falls steadily, and in any case one that was
+    measured to be below. Where even 33 are not enough, 33 and their residual, with a
+    :class:`FramesNotConvergedWarning` if that exceeds 1e-6.
     """
-    key = (checkpoint.card.sha256, checkpoint.config)
-    if key not in _measured:
-        _measured[key] = _bisect(checkpoint)
-    found = _measured[key]
+    found = _from_card(checkpoint.card) or _measured_once(checkpoint)
     if found.residual > WORTH_A_WARNING:
         warnings.warn(
             f"model {checkpoint.card.name}: with {found.longitudes} longitudes the result still changes by "
@@ -69,6 +68,20 @@ def converged_longitudes(checkpoint: Checkpoint) -> Convergence:
             stacklevel=2,
         )
     return found
+
+
+def _from_card(card: ModelCard) -> Convergence | None:
+    residual = card.metrics.get(RESIDUAL_METRIC)
+    if card.converged_longitudes is None or not isinstance(residual, float):
+        return None
+    return Convergence(card.converged_longitudes, residual)
+
+
+def _measured_once(checkpoint: Checkpoint) -> Convergence:
+    key = (checkpoint.card.sha256, checkpoint.config)
+    if key not in _measured:
+        _measured[key] = _bisect(checkpoint)
+    return _measured[key]
 
 
 def _bisect(checkpoint: Checkpoint) -> Convergence:

@@ -60,9 +60,7 @@ class Potential:
     def __init__(self, checkpoint: Checkpoint, *, device: str, dtype: str, frames: str) -> None:
         self.card: ModelCard = checkpoint.card
         self.device, self.dtype, self.frames = device, dtype, frames
-        longitudes = None
-        if frames == "converged":
-            longitudes = checkpoint.card.converged_longitudes or converged_longitudes(checkpoint).longitudes
+        longitudes = converged_longitudes(checkpoint).longitudes if frames == "converged" else None
         self._network = build_network(checkpoint, DTYPES[dtype], longitudes).to(device)
         self._normalizers = checkpoint.normalizers
         self._references = checkpoint.element_references

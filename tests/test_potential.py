@@ -12,7 +12,13 @@ from scipy.spatial.transform import Rotation
 
 from escn_calc.checkpoints.checkpoint import Checkpoint, Normalizers
 from escn_calc.checkpoints.network import build_network
-from escn_calc.convergence import TARGET, FramesNotConvergedWarning, converged_longitudes, roll_residual
+from escn_calc.convergence import (
+    RESIDUAL_METRIC,
+    TARGET,
+    FramesNotConvergedWarning,
+    converged_longitudes,
+    roll_residual,
+)
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.graph import radius_graph
 from escn_calc.nn.rotations import edge_frames, rolled
@@ -126,8 +132,11 @@ def test_convergence_of_a_model_without_heavy_elements():
 
 def test_converged_longitudes_of_the_card_are_taken():
     stored = checkpoint("l4m2")
-    carded = replace(stored, card=stored.card.model_copy(update={"converged_longitudes": 21}))
-    assert Potential(carded, device="cpu", dtype="float32", frames="converged").config.edge_longitudes == 21
+    update = {"converged_longitudes": 21, "metrics": {RESIDUAL_METRIC: 3e-5}}
+    carded = replace(stored, card=stored.card.model_copy(update=update))
+    with pytest.warns(FramesNotConvergedWarning, match=r"with 21 longitudes .* changes by 3\.0e-05"):
+        potential = Potential(carded, device="cpu", dtype="float32", frames="converged")
+    assert potential.config.edge_longitudes == 21
 
 
 def turned(atoms, rotation):

@@ -36,7 +36,7 @@ def write_labels(folder):
         forces=np.concatenate([slab.get_forces() for slab in slabs]),
         group=np.array(["a"] * 9 + ["b"] * 3),
         split=np.array(splits),
-        kind=np.array(["surface"] * 12),
+        kind=np.array(["gas"] + ["surface"] * 11),
     )
     return slabs
 
@@ -72,4 +72,5 @@ def test_card_carries_the_measured_errors(trained):
     card = load_potential(model, device="cpu").card
     assert card.metrics["test structures"] == 3
     assert f"force MAE, eV/Å: {card.metrics['force MAE, eV/Å']}" in output
+    assert card.training_data.startswith("8 structures")
     assert card.refuse_unseen_elements

@@ -22,6 +22,8 @@ from escn_calc.potential import load_potential
 from escn_calc.relax import relax
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "co_on_cu111.xyz"
+# Of the model as it was made, eV and eV/Å: its 12 x 12 node grid and 128 output points leave 3.6e-3 and 4.6e-3.
+ROTATION_ERROR = 8e-3
 COLD_START = """
 from ase.io import read
 from escn_calc import ESCNCalculator
@@ -88,8 +90,8 @@ def test_errors_under_rotation_and_roll(record_figure):
     )
     residual = roll_residual(load_checkpoint("default"), None, atoms)
     record_figure("rolls, shipped model", f"{residual:.1e} of the largest force or the summed atomic energies")
-    assert energy < 0.05
-    assert force < 0.02
+    assert energy < ROTATION_ERROR
+    assert force < ROTATION_ERROR
 
 
 def test_bonds_are_repulsive_when_short():

@@ -28,6 +28,7 @@ class Sample:
     energy: float
     forces: Tensor
     group: str
+    repeats: int
 
 
 def read_chunk(path: Path, split: str, cutoff: float) -> list[Sample]:
@@ -36,7 +37,6 @@ def read_chunk(path: Path, split: str, cutoff: float) -> list[Sample]:
         arrays = {name: chunk[name] for name in chunk.files}
     ends = arrays["natoms"].cumsum()
     samples = []
-    repeats = np.where((arrays["kind"] == "gas") & (split == "train"), GAS_REPEATS, 1)
     for index in np.flatnonzero(arrays["split"] == split):
         atoms = slice(ends[index] - arrays["natoms"][index], ends[index])
         batch = StructureBatch(
@@ -47,16 +47,18 @@ def read_chunk(path: Path, split: str, cutoff: float) -> list[Sample]:
             natoms=torch.tensor([arrays["natoms"][index]], dtype=torch.int64),
         )
         graph = radius_graph(batch, cutoff, 0)
-        sample = Sample(
-            numbers=batch.numbers,
-            source=graph.source,
-            target=graph.target,
-            vectors=graph.vectors.float(),
-            energy=float(arrays["energy"][index]),
-            forces=torch.from_numpy(arrays["forces"][atoms].astype(np.float32)),
-            group=str(arrays["group"][index]),
+        samples.append(
+            Sample(
+                numbers=batch.numbers,
+                source=graph.source,
+                target=graph.target,
+                vectors=graph.vectors.float(),
+                energy=float(arrays["energy"][index]),
+                forces=torch.from_numpy(arrays["forces"][atoms].astype(np.float32)),
+                group=str(arrays["group"][index]),
+                repeats=GAS_REPEATS if arrays["kind"][index] == "gas" else 1,
+            )
         )
-        samples += [sample] * int(repeats[index])
     return samples
 
 
@@ -101,8 +103,12 @@ class Batch:
 
 
 def batches(samples: list[Sample], most_edges: int, generator: torch.Generator | None) -> Iterator[Batch]:
-    """Yield batches of up to ``most_edges`` edges, in random order if a generator is given."""
-    order = range(len(samples)) if generator is None else torch.randperm(len(samples), generator=generator).tolist()
+    """Yield batches of up to ``most_edges`` edges; with a generator in random order, each sample ``repeats`` times."""
+    if generator is None:
+        order = list(range(len(samples)))
+    else:
+        repeated = [index for index, sample in enumerate(samples) for _ in range(sample.repeats)]
+        order = [repeated[index] for index in torch.randperm(len(repeated), generator=generator).tolist()]
     group: list[Sample] = []
     edges = 0
     for index in order:
