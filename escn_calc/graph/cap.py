@@ -12,7 +12,7 @@ and in the shell that the cap cuts by
 3. crowding: s_c = Σ_m w_m exp(-d_cm² / R²), smaller first;
 4. handedness: h_c = p_c · (U_c x V_c) / R³ with U_c = Σ_m w_m exp(-d_cm² / R²) p_m,
    V_c = Σ_m w_m exp(-3 d_cm² / R²) p_m, smaller first;
-5. the projection of p_c on the fixed ``GENERIC_DIRECTION``, smaller first.
+5. the projection of p_c on the fixed ``GENERIC_DIRECTION``, smaller first; equal ones in the order given.
 
 p_c is the vector from the target to candidate c, R the length of the shell's vectors, m runs over all neighbours of
 the target in the shells up to and including the cut one, d_cm = |p_c - p_m|, and w_m is the atomic number of m divided
@@ -37,6 +37,8 @@ SCORE_GAP = 2.0e-4
 GENERIC_DIRECTION = (2**0.5 - 1, 3 ** (1 / 3) / 2, (5**0.5 + 1) / 2)
 #: Distances d_cm computed at a time.
 _CHUNK = 20_000_000
+#: Bins of distance in which candidates are counted.
+_BINS = 40
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def nearest(
     numbers : Tensor, (N,) int64
         Atomic numbers.
     source, target : Tensor, (P,) int64
-        Candidates, in any order.
+        Candidates, in any order. Sums are taken, and equal projections ranked, in this order: canonically sorted
+        candidates (see :mod:`escn_calc.graph.pairs`) give bit by bit the same selection, whichever search found them.
     vectors : Tensor, (P, 3) float64
         From target to source, in Å.
     limit : int
@@ -101,6 +104,10 @@ def nearest(
         kept = _ranked(everything, shell_of, vectors)
         return Selection(kept, torch.zeros(len(numbers), dtype=torch.bool, device=source.device))
 
+    near = _near(target, distances, limit, len(numbers))
+    source, target, vectors, distances = (
+        values.index_select(0, near) for values in (source, target, vectors, distances)
+    )
     shell_of = refine(target, distances, SHELL_GAP)
     shells = _shells(shell_of, target, distances, len(numbers))
     reached = (shells.first_rank < limit)[shell_of].nonzero().squeeze(1)
@@ -111,7 +118,7 @@ def nearest(
     finished = torch.zeros(len(numbers), dtype=torch.bool, device=source.device)
     safe = shells.closing(limit) & (shells.radius + SHELL_GAP < searched_radius)
     finished[shells.target[safe]] = True
-    return Selection(ranked[rank < limit], finished)
+    return Selection(near[ranked[rank < limit]], finished)
 
 
 def refine(groups: Tensor, values: Tensor, gap: float) -> Tensor:
@@ -138,6 +145,22 @@ def refine(groups: Tensor, values: Tensor, gap: float) -> Tensor:
     refined = torch.empty_like(order)
     refined[order] = starts.cumsum(0)
     return refined
+
+
+def _near(target: Tensor, distances: Tensor, limit: int, num_atoms: int) -> Tensor:
+    """Indices of all candidates in the shells up to the last that the cap reaches, and of few others.
+
+    Distances are counted in bins that are wider than any shell; the shell that holds neighbour number ``limit`` ends in
+    the bin of that neighbour or in the next one.
+    """
+    if len(target) == 0:
+        return torch.zeros_like(target)
+    widest_shell = float(torch.bincount(target).max()) * SHELL_GAP
+    bin_of = (distances / max(float(distances.max()) / _BINS, widest_shell)).to(torch.int64)
+    bins = int(bin_of.max()) + 1
+    count = torch.bincount(target * bins + bin_of, minlength=num_atoms * bins).view(num_atoms, bins)
+    bin_of_last = (count.cumsum(1) < limit).sum(1)
+    return (bin_of <= bin_of_last[target] + 1).nonzero().squeeze(1)
 
 
 def _shells(shell_of: Tensor, target: Tensor, distances: Tensor, num_atoms: int) -> _Shells:

@@ -13,16 +13,8 @@ from torch import Tensor
 
 from escn_calc.errors import InputError
 from escn_calc.graph.cap import nearest
-from escn_calc.graph.pairs import (
-    SEARCH_MARGIN,
-    Pairs,
-    WrappedPositions,
-    edge_vectors,
-    relative_to_given_positions,
-    wrap,
-)
-from escn_calc.graph.search import search_vesin
-from escn_calc.graph.search_torch import search_torch
+from escn_calc.graph.pairs import SEARCH_MARGIN, Pairs, PairSearch, edge_vectors, up_to
+from escn_calc.graph.search import search_pairs
 from escn_calc.structures import StructureBatch
 
 #: Atoms closer than this (Å) are refused.
@@ -58,7 +50,9 @@ class RadiusGraph:
         return torch.linalg.vector_norm(self.vectors, dim=1)
 
 
-def radius_graph(batch: StructureBatch, cutoff: float, max_neighbors: int) -> RadiusGraph:
+def radius_graph(
+    batch: StructureBatch, cutoff: float, max_neighbors: int, search: PairSearch = search_pairs
+) -> RadiusGraph:
     """Build the radius graph on the device of the batch.
 
     Parameters
@@ -68,6 +62,9 @@ def radius_graph(batch: StructureBatch, cutoff: float, max_neighbors: int) -> Ra
         Inclusive, in Å.
     max_neighbors : int
         Nearest sources kept per target; ≤ 0 keeps all.
+    search : PairSearch
+        Where the candidates come from; the graph is bit by bit the same for every search. A
+        :class:`~escn_calc.graph.skin.SkinSearch` reuses those of earlier calls.
 
     Returns
     -------
@@ -81,11 +78,10 @@ def radius_graph(batch: StructureBatch, cutoff: float, max_neighbors: int) -> Ra
     """
     if not (0.0 < cutoff < math.inf):
         raise InputError(f"the cutoff is {cutoff} Å: it must be positive and finite")
-    wrapped = wrap(batch)
     unfinished = torch.ones(batch.num_atoms, dtype=torch.bool, device=batch.positions.device)
     parts: list[Pairs] = []
     for radius in _search_radii(cutoff, max_neighbors):
-        pairs, vectors = _pairs_within(batch, wrapped, radius, unfinished)
+        pairs, vectors = _pairs_within(batch, radius, unfinished, search)
         _refuse_overlaps(batch, pairs, vectors)
         selection = nearest(batch.numbers, pairs.source, pairs.target, vectors, max_neighbors, radius)
         finished = selection.finished if radius < cutoff else unfinished
@@ -100,16 +96,12 @@ def _search_radii(cutoff: float, max_neighbors: int) -> list[float]:
     return [FIRST_RADIUS * cutoff, cutoff] if max_neighbors > 0 else [cutoff]
 
 
-def _pairs_within(
-    batch: StructureBatch, wrapped: WrappedPositions, radius: float, centres: Tensor
-) -> tuple[Pairs, Tensor]:
-    """All pairs up to ``radius`` around the chosen centres, and their vectors."""
-    search = search_vesin if batch.positions.device.type == "cpu" else search_torch
-    found = search(batch, wrapped, radius + SEARCH_MARGIN, centres)
-    pairs = relative_to_given_positions(found, wrapped.shifts)
+def _pairs_within(batch: StructureBatch, radius: float, centres: Tensor, search: PairSearch) -> tuple[Pairs, Tensor]:
+    """All pairs up to ``radius`` around the chosen centres, in canonical order, and their vectors."""
+    pairs = search(batch, radius + SEARCH_MARGIN, centres)
     vectors = edge_vectors(batch, pairs)
-    inside = torch.linalg.vector_norm(vectors, dim=1) <= radius + CUTOFF_ROUNDING
-    return pairs.select(inside), vectors[inside]
+    inside = up_to(radius + CUTOFF_ROUNDING, vectors).nonzero().squeeze(1)
+    return pairs.select(inside), vectors.index_select(0, inside)
 
 
 def _refuse_overlaps(batch: StructureBatch, pairs: Pairs, vectors: Tensor) -> None:

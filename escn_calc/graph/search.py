@@ -1,12 +1,21 @@
-"""Neighbour search on the CPU: vesin's cell list, one structure after the other."""
+"""Neighbour search: vesin's cell list on the CPU, one structure after the other; plain torch on other devices."""
 
 import numpy as np
 import torch
 import vesin
 from torch import Tensor
 
-from escn_calc.graph.pairs import Pairs, WrappedPositions
+from escn_calc.graph.pairs import Pairs, WrappedPositions, in_canonical_order, relative_to_given_positions, wrap
+from escn_calc.graph.search_torch import search_torch
 from escn_calc.structures import StructureBatch
+
+
+def search_pairs(batch: StructureBatch, radius: float, centres: Tensor) -> Pairs:
+    """Find all pairs afresh; the :data:`~escn_calc.graph.pairs.PairSearch` that remembers nothing."""
+    wrapped = wrap(batch)
+    search = search_vesin if batch.positions.device.type == "cpu" else search_torch
+    found = in_canonical_order(search(batch, wrapped, radius, centres), batch.num_atoms)
+    return relative_to_given_positions(found, wrapped.shifts)
 
 
 def search_vesin(batch: StructureBatch, wrapped: WrappedPositions, radius: float, centres: Tensor) -> Pairs:

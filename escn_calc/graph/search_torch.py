@@ -10,7 +10,7 @@
 import torch
 from torch import Tensor
 
-from escn_calc.graph.pairs import Pairs, WrappedPositions, row_times_matrix
+from escn_calc.graph.pairs import Pairs, WrappedPositions, boxes, row_times_matrix
 from escn_calc.structures import StructureBatch
 
 #: Comparisons of a centre with an image done at a time.
@@ -25,7 +25,7 @@ def search_torch(batch: StructureBatch, wrapped: WrappedPositions, radius: float
     if len(wanted) == 0:
         return Pairs(wanted, wanted, wanted.new_zeros(0, 3))
     structure = batch.structure_of_atom
-    low, high = _boxes(batch, wrapped.positions)
+    low, high = boxes(batch, wrapped.positions)
     atom, offsets, images = _images(batch, wrapped.positions, radius, low - radius, high + radius)
 
     width = torch.clamp((high - low).amax(1) / _MOST_BINS, min=radius)
@@ -61,15 +61,6 @@ def search_torch(batch: StructureBatch, wrapped: WrappedPositions, radius: float
         found_image.append(image[keep])
     image = torch.cat(found_image)
     return Pairs(atom[image], torch.cat(found_target), offsets[image])
-
-
-def _boxes(batch: StructureBatch, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest coordinates of each structure's atoms, each (B, 3)."""
-    index = batch.structure_of_atom[:, None].expand(-1, 3)
-    empty = positions.new_zeros(batch.num_structures, 3)
-    low = empty.scatter_reduce(0, index, positions, "amin", include_self=False)
-    high = empty.scatter_reduce(0, index, positions, "amax", include_self=False)
-    return low, high
 
 
 def _images(

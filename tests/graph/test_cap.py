@@ -129,3 +129,26 @@ def test_scores_in_chunks_are_the_same(monkeypatch):
     monkeypatch.setattr(cap, "_CHUNK", 1)
     assert nearest(*arguments).kept.equal(expected)
     assert torch.bincount(target[expected]).tolist() == [4] * 6
+
+
+def test_candidates_far_beyond_the_cap_do_not_count(monkeypatch):
+    """Leaving them out before sorting changes nothing: random distances, chains of shells, all in one shell, few."""
+    rng = np.random.default_rng(7)
+    chain = 2 + 0.9 * cap.SHELL_GAP * np.arange(3000)
+    for distances in (
+        9 * rng.random(3000) ** (1 / 3),
+        chain,
+        np.full(3000, 2.0),
+        np.round(5 * rng.random(3000), 1) + 1,
+    ):
+        vectors = rng.normal(size=(3000, 3))
+        vectors = torch.from_numpy(vectors * (distances / np.linalg.norm(vectors, axis=1))[:, None])
+        target = torch.from_numpy(np.sort(rng.integers(0, 9, 3000)))
+        arguments = torch.full((9,), 6), torch.zeros_like(target), target, vectors
+        for limit in (1, 20, 300, 5000):
+            found = nearest(*arguments, limit, 8.0)
+            with monkeypatch.context() as patch:
+                patch.setattr(cap, "_near", lambda target, *_: torch.arange(len(target)))
+                expected = nearest(*arguments, limit, 8.0)
+            assert found.kept.equal(expected.kept)
+            assert found.finished.equal(expected.finished)

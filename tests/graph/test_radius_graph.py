@@ -14,6 +14,7 @@ from ase.neighborlist import primitive_neighbor_list
 
 from escn_calc.errors import InputError
 from escn_calc.graph import radius_graph
+from escn_calc.graph import search as search_module
 from escn_calc.graph.search_torch import search_torch
 from escn_calc.structures import StructureBatch
 
@@ -110,7 +111,7 @@ def test_first_radius_that_ends_inside_a_shell_changes_nothing(monkeypatch):
 def test_torch_search_gives_the_same_graph(monkeypatch):
     structures = [slab(), slab(0.1, (True, True, False)), bulk("Cu"), molecule("CH4"), Atoms("H")]
     expected = graph_of(*structures)
-    monkeypatch.setattr(radius_graph_module, "search_vesin", search_torch)
+    monkeypatch.setattr(search_module, "search_vesin", search_torch)
     assert_same(graph_of(*structures), expected)
 
 
