@@ -30,7 +30,7 @@ class ModelCard(BaseModel):
     energy_kind : what ``energy`` means; "unknown" is never replaced by a guess.
     energy_reference : the zero of the energy scale, in words.
     training_data, citation : where the model comes from.
-    forces : "direct" if the network has a force head, None if it predicts energies only.
+    forces : the forces it was trained with: "direct" by a force head, "gradient" as -dE/dx; None for energies only.
     refuse_unseen_elements : True if a structure with an element outside ``elements`` is an error.
     converged_longitudes : longitudes of the edge grid behind ``frames="converged"``; None if not measured.
     metrics : published or measured figures; the unit is part of the key or of the value.
@@ -51,7 +51,7 @@ class ModelCard(BaseModel):
     energy_reference: str
     training_data: str
     citation: str
-    forces: Literal["direct"] | None
+    forces: Literal["direct", "gradient"] | None
     refuse_unseen_elements: bool = False
     converged_longitudes: int | None = None
     metrics: dict[str, int | float | str] = {}

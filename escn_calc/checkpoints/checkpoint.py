@@ -67,12 +67,15 @@ def expected_shapes(config: ESCNConfig) -> dict[str, Shape]:
 def derived_shapes(config: ESCNConfig) -> dict[str, Shape]:
     """Name and shape of the tensors that follow from the configuration: a file may hold them or not.
 
-    Where a file has them its float32 values are used, because the published weights were trained with them.
+    Where a file has them its float32 values are used, because the published weights were trained with them. The output
+    points of resolved grids are not among them: they are always computed.
     """
-    points = config.num_sphere_samples
-    shapes: dict[str, Shape] = {"sphere_points": (points, 3)}
-    for resolution, lmax in enumerate(config.lmax_list):
-        shapes[f"sphharm_weights.{resolution}"] = (points, (lmax + 1) ** 2)
+    shapes: dict[str, Shape] = {}
+    if not config.resolved:
+        points = config.num_sphere_samples
+        shapes["sphere_points"] = (points, 3)
+        for resolution, lmax in enumerate(config.lmax_list):
+            shapes[f"sphharm_weights.{resolution}"] = (points, (lmax + 1) ** 2)
     if config.distance_function != "silu":
         shapes["distance_expansion.offset"] = (config.num_distances,)
     return shapes

@@ -8,7 +8,13 @@ from escn_calc.checkpoints.checkpoint import Checkpoint
 from escn_calc.nn import ESCN
 
 
-def build_network(checkpoint: Checkpoint, dtype: torch.dtype, edge_longitudes: int | None = None) -> ESCN:
+def build_network(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    edge_longitudes: int | None = None,
+    *,
+    roll_in_derivative: bool = True,
+) -> ESCN:
     """Return the network of a checkpoint on the CPU, with its weights, in ``dtype``, ready for inference.
 
     Derived tensors (sphere points, their harmonics, basis centres) missing from the file keep the values the
@@ -19,11 +25,13 @@ def build_network(checkpoint: Checkpoint, dtype: torch.dtype, edge_longitudes: i
     checkpoint : configuration and weights.
     dtype : of weights, grids and arithmetic.
     edge_longitudes : replaces the longitudes of the edge grid; None keeps those of the checkpoint.
+    roll_in_derivative : False if derivatives may leave the roll of the edge frames out, because the energy on this grid
+        does not depend on it; on resolved grids they always do.
     """
     config = checkpoint.config
     if edge_longitudes is not None:
         config = replace(config, edge_longitudes=edge_longitudes)
     with torch.device("cpu"):
-        network = ESCN(config, dtype)
+        network = ESCN(config, dtype, roll_in_derivative=roll_in_derivative and not config.resolved)
     network.load_state_dict(checkpoint.state, strict=False)
     return network.eval().requires_grad_(False)

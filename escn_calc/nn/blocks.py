@@ -9,7 +9,7 @@ from escn_calc.nn.edges import Edges
 from escn_calc.nn.layout import EdgeLayout, node_index
 from escn_calc.nn.parameters import embedding, linear
 from escn_calc.nn.so2 import SO2Block
-from escn_calc.nn.sphere_grid import edge_grid_shape, grid_matrices, published_shape
+from escn_calc.nn.sphere_grid import edge_grid_matrices, node_grid_matrices
 
 
 class EdgeBlock(nn.Module):
@@ -37,9 +37,8 @@ class GridActivation(nn.Module):
 
     def __init__(self, config: ESCNConfig, index: int) -> None:
         super().__init__()
-        lmax, mmax = config.lmax_list[index], config.mmax_list[index]
-        to_grid, from_grid = grid_matrices(lmax, *edge_grid_shape(config, index))
-        kept = node_index(lmax, mmax)
+        to_grid, from_grid = edge_grid_matrices(config, index)
+        kept = node_index(config.lmax_list[index], config.mmax_list[index])
         self.register_buffer("to_grid", to_grid[:, kept], persistent=False)
         self.register_buffer("from_grid", from_grid[:, kept].T.contiguous(), persistent=False)
 
@@ -49,7 +48,7 @@ class GridActivation(nn.Module):
 
 
 class MessageBlock(nn.Module):
-    """Messages over all edges, summed onto their target nodes."""
+    """Messages over all edges, times their envelope where there is one, summed onto their target nodes."""
 
     def __init__(self, config: ESCNConfig, layout: EdgeLayout) -> None:
         super().__init__()
@@ -58,12 +57,14 @@ class MessageBlock(nn.Module):
         self.so2_block_target = SO2Block(config, layout)
         self.activations = nn.ModuleList(GridActivation(config, i) for i in range(len(config.lmax_list)))
 
-    def forward(self, x: Tensor, numbers: Tensor, basis: Tensor, edges: Edges) -> Tensor:
+    def forward(self, x: Tensor, numbers: Tensor, basis: Tensor, envelope: Tensor | None, edges: Edges) -> Tensor:
         """Map node features (N, K, C_all) to summed messages of the same shape."""
-        edge = self.edge_block(basis, numbers[edges.source], numbers[edges.target])
+        edge = self.edge_block(basis, numbers[edges.source.nodes], numbers[edges.target.nodes])
         z = self.so2_block_source(edges.to_frame(x, edges.source), edge)
         z = z + self.so2_block_target(edges.to_frame(x, edges.target), edge)
         parts = [act(part) for act, part in zip(self.activations, edges.by_resolution(z), strict=True)]
+        if envelope is not None:
+            parts = [part * envelope[:, None, None] for part in parts]
         return edges.to_nodes(parts)
 
 
@@ -85,15 +86,14 @@ class LayerBlock(nn.Module):
         self.fc1_sphere = linear(2 * width, width, bias=False)
         self.fc2_sphere = linear(width, width, bias=False)
         self.fc3_sphere = linear(width, width, bias=False)
-        lmax = max(config.lmax_list)
-        to_grid, from_grid = grid_matrices(lmax, *published_shape(lmax, lmax, config.resolution))
+        to_grid, from_grid = node_grid_matrices(config)
         self.register_buffer("to_grid", to_grid, persistent=False)
         self.register_buffer("from_grid", from_grid.T.contiguous(), persistent=False)
         self.register_buffer("owned", _owned_coefficients(config), persistent=False)
 
-    def forward(self, x: Tensor, numbers: Tensor, basis: Tensor, edges: Edges) -> Tensor:
+    def forward(self, x: Tensor, numbers: Tensor, basis: Tensor, envelope: Tensor | None, edges: Edges) -> Tensor:
         """Return the update of the node features x, (N, K, C_all)."""
-        message = self.message_block(x, numbers, basis, edges)
+        message = self.message_block(x, numbers, basis, envelope, edges)
         samples = F.silu(self.to_grid @ self.fc1_sphere(torch.cat((x, message), dim=-1)))
         samples = F.silu(self.fc2_sphere(samples))
         return self.fc3_sphere(self.from_grid @ samples) * self.owned

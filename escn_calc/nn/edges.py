@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from escn_calc.nn.config import ESCNConfig
+from escn_calc.nn.incidence import Incidence
 from escn_calc.nn.layout import EdgeLayout, kept_coefficients
 from escn_calc.nn.rotations import kept_wigner, wigner_d
 
@@ -17,20 +18,16 @@ class Edges:
 
     Attributes
     ----------
-    source, target : (E,) node indices; ``target`` ascending.
+    source, target : the two ends; ``target.nodes`` ascending.
     wigner : per resolution (E, M_i, K_i), rows m-major, |m| <= mmax.
-    slot : (E,) position of each edge in a table of ``degree`` edges per node.
-    degree : largest number of edges into one node.
     gathered : per resolution (N, degree * M_i, K_i), the Wigner rows of all edges into a node under each other,
         zero where a node has fewer edges.
     """
 
-    source: Tensor
-    target: Tensor
+    source: Incidence
+    target: Incidence
     layout: EdgeLayout
     wigner: list[Tensor]
-    slot: Tensor
-    degree: int
     gathered: list[Tensor]
     channels: int
 
@@ -39,26 +36,23 @@ class Edges:
         cls, config: ESCNConfig, layout: EdgeLayout, num_nodes: int, source: Tensor, target: Tensor, frames: Tensor
     ) -> "Edges":
         """Compute the Wigner matrices of ``frames`` (E, 3, 3) and lay the edges out for the layers."""
+        assert bool((target.diff() >= 0).all()), "edges must be sorted by target"
         matrices = wigner_d(frames, max(config.lmax_list))
         wigner = [
             kept_wigner(matrices[: lmax + 1], kept_coefficients(lmax, mmax))
             for lmax, mmax in zip(config.lmax_list, config.mmax_list, strict=True)
         ]
-        assert bool((target.diff() >= 0).all()), "edges must be sorted by target"
-        counts = torch.bincount(target, minlength=num_nodes)
-        degree = int(counts.max()) if num_nodes else 0
-        first = counts.cumsum(0) - counts
-        slot = target * degree + torch.arange(len(target), device=target.device) - first[target]
-        gathered = [_table(rows, slot, num_nodes, degree) for rows in wigner]
-        return cls(source, target, layout, wigner, slot, degree, gathered, config.sphere_channels)
+        ends = Incidence.of(source, num_nodes), Incidence.of(target, num_nodes)
+        gathered = [ends[1].table(rows).flatten(1, 2) for rows in wigner]
+        return cls(*ends, layout, wigner, gathered, config.sphere_channels)
 
-    def to_frame(self, x: Tensor, nodes: Tensor) -> Tensor:
+    def to_frame(self, x: Tensor, end: Incidence) -> Tensor:
         """Rotate node features into the edge frames.
 
         Parameters
         ----------
         x : (N, K, C_all) l-major; resolution i owns channels i C ... (i+1) C.
-        nodes : (E,) the node taken by each edge.
+        end : the end of the edges whose node is taken, ``source`` or ``target``.
 
         Returns
         -------
@@ -66,7 +60,7 @@ class Edges:
         """
         parts = []
         for rows, features in zip(self.wigner, x.split(self.channels, dim=-1), strict=True):
-            parts.append(rows @ features[nodes, : rows.shape[-1]])
+            parts.append(rows @ end.take(features[:, : rows.shape[-1]]))
         joint = torch.cat(parts, dim=1)
         return joint if self.layout.order is None else joint[:, self.layout.order]
 
@@ -91,15 +85,6 @@ class Edges:
         """
         sums = []
         for rows, part in zip(self.gathered, parts, strict=True):
-            table = _table(part, self.slot, len(rows), self.degree)
-            sums.append(rows.transpose(1, 2) @ table)
+            sums.append(rows.transpose(1, 2) @ self.target.table(part).flatten(1, 2))
         size = max(total.shape[1] for total in sums)
         return torch.cat([F.pad(total, (0, 0, 0, size - total.shape[1])) for total in sums], dim=-1)
-
-
-def _table(values: Tensor, slot: Tensor, num_nodes: int, degree: int) -> Tensor:
-    """Put (E, M, X) edge values into their slots and stack the edges of a node: (N, degree * M, X)."""
-    _, rows, columns = values.shape
-    if len(values) < num_nodes * degree:
-        values = values.new_zeros(num_nodes * degree, rows, columns).index_copy(0, slot, values)
-    return values.reshape(num_nodes, degree * rows, columns)

@@ -1,23 +1,26 @@
-"""The eSCN network of Passaro & Zitnick 2023 (arXiv 2302.03655), as published by FAIR.
+"""The eSCN network of Passaro & Zitnick 2023 (arXiv 2302.03655), as published by FAIR, and its smooth variant.
 
-Pure mathematics: tensors in, tensors out. Names of parameters are those of FAIR's checkpoints.
+Pure mathematics: tensors in, tensors out. Names of parameters are those of FAIR's checkpoints. The variant has the same
+weights; an envelope on the messages and finer grids make its energy a smooth, rotationally invariant function of the
+positions (``cutoff_envelope`` and ``grids`` of the configuration).
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from escn_calc.nn.blocks import LayerBlock
 from escn_calc.nn.config import ESCNConfig
 from escn_calc.nn.edges import Edges
-from escn_calc.nn.harmonics import solid_harmonics
-from escn_calc.nn.heads import PointNetwork
+from escn_calc.nn.envelope import envelope
+from escn_calc.nn.heads import PointHarmonics, PointNetwork, register_table
 from escn_calc.nn.layout import EdgeLayout
 from escn_calc.nn.parameters import embedding
 from escn_calc.nn.radial_basis import radial_basis
-from escn_calc.nn.rotations import edge_frames
-from escn_calc.nn.sphere_points import golden_spiral
+from escn_calc.nn.rotations import carried_frames, edge_frames
+from escn_calc.nn.sphere_points import output_points
 
 SUM_FACTOR = 0.001
 
@@ -48,19 +51,22 @@ class ESCN(nn.Module):
     config : shape of the network.
     dtype : of weights, sphere grids and all arithmetic. Choose it here: the grids are computed in float64 and
         rounded once, so a float32 network converted to float64 afterwards keeps rounded grids.
+    roll_in_derivative : False leaves the roll of the canonical frames out of the derivatives, for a network whose
+        energy does not depend on it; values are the same.
     """
 
     sphere_points: Tensor
+    point_weights: Tensor
 
-    def __init__(self, config: ESCNConfig, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, config: ESCNConfig, dtype: torch.dtype = torch.float32, roll_in_derivative: bool = True) -> None:
         super().__init__()
         self.config = config
         self.layout = EdgeLayout.of(config)
-        points = golden_spiral(config.num_sphere_samples)
-        self.register_buffer("sphere_points", points.float())
-        self.sphharm_weights = nn.ParameterList(
-            nn.Parameter(solid_harmonics(points, lmax).float(), requires_grad=False) for lmax in config.lmax_list
-        )
+        self.roll_in_derivative = roll_in_derivative
+        points, weights = output_points(config)
+        register_table(self, "sphere_points", points, config)
+        self.register_buffer("point_weights", weights, persistent=False)
+        self.sphharm_weights = PointHarmonics(config, points)
         self.distance_expansion = radial_basis(config)
         self.sphere_embedding = embedding(config.max_num_elements, config.all_channels)
         self.layer_blocks = nn.ModuleList(LayerBlock(config, self.layout) for _ in range(config.num_layers))
@@ -69,7 +75,13 @@ class ESCN(nn.Module):
         self.to(dtype)
 
     def forward(
-        self, numbers: Tensor, source: Tensor, target: Tensor, vectors: Tensor, frames: Tensor | None = None
+        self,
+        numbers: Tensor,
+        source: Tensor,
+        target: Tensor,
+        vectors: Tensor,
+        frames: Tensor | None = None,
+        checkpoint_layers: bool = False,
     ) -> ESCNOutput:
         """Evaluate the network on a radius graph.
 
@@ -78,30 +90,40 @@ class ESCN(nn.Module):
         numbers : (N,) atomic numbers, below ``config.max_num_elements``.
         source, target : (E,) node indices of the edges, ``target`` ascending.
         vectors : (E, 3) Å, from target to source, in the dtype of the network.
-        frames : (E, 3, 3) rotations that take each edge to +y; None for the canonical frames.
+        frames : (E, 3, 3) rotations that take each edge to +y, carried along with the edges in derivatives; None for
+            the canonical frames.
+        checkpoint_layers : where derivatives are recorded, keep the input of each layer only and compute the layer
+            again for its derivative: less memory, more time, the same numbers.
 
         Returns
         -------
         ESCNOutput
         """
         distances = vectors.norm(dim=-1)
+        directions = vectors / distances[:, None]
+        carried = frames is not None or not self.roll_in_derivative
         if frames is None:
-            frames = edge_frames(vectors / distances[:, None])
+            frames = edge_frames(directions)
+        if carried:
+            frames = carried_frames(frames, directions)
         edges = Edges.of(self.config, self.layout, len(numbers), source, target, frames)
         basis = self.distance_expansion(distances)
+        exponent = self.config.cutoff_envelope
+        fading = None if exponent is None else envelope(distances, self.config.cutoff, exponent)
 
         x = self.initial_features(numbers)
         for index, layer in enumerate(self.layer_blocks):
-            update = layer(x, numbers, basis, edges)
+            inputs = (x, numbers, basis, fading, edges)
+            update = recomputed(layer, *inputs) if checkpoint_layers else layer(*inputs)
             x = x + update if index else update
 
-        samples = self.sphere_samples(x)
-        node_energy = self.energy_block(samples).mean(dim=1)
+        samples = self.sphharm_weights(x)
+        node_energy = self.energy_block(samples) @ self.point_weights
         if self.config.energy_reduce == "sum":
             node_energy = SUM_FACTOR * node_energy
         if self.force_block is None:
             return ESCNOutput(node_energy, None)
-        forces = self.force_block(samples) @ self.sphere_points / len(self.sphere_points)
+        forces = self.force_block(samples) @ (self.point_weights[:, None] * self.sphere_points)
         return ESCNOutput(node_energy, forces)
 
     def initial_features(self, numbers: Tensor) -> Tensor:
@@ -110,10 +132,8 @@ class ESCN(nn.Module):
         others = scalars.new_zeros(len(numbers), (max(self.config.lmax_list) + 1) ** 2 - 1, scalars.shape[-1])
         return torch.cat((scalars, others), dim=1)
 
-    def sphere_samples(self, x: Tensor) -> Tensor:
-        """Evaluate the node features on the output points: (N, Q, C_all)."""
-        parts = x.split(self.config.sphere_channels, dim=-1)
-        return torch.cat(
-            [weights @ part[:, : weights.shape[1]] for weights, part in zip(self.sphharm_weights, parts, strict=True)],
-            dim=-1,
-        )
+
+def recomputed(layer: nn.Module, *inputs: Tensor | Edges | None) -> Tensor:
+    """Return ``layer(*inputs)``, whose intermediate values are computed again when a derivative needs them."""
+    update: Tensor = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return update

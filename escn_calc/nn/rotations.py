@@ -12,6 +12,17 @@ orientations. There, p is replaced by a fixed vector normal to a: F is still a r
 grid the choice of a is one draw from the scatter of random frames; benchmarks/singular_direction.py shows how it was
 made and where it lies.
 
+**Derivatives.** F turns about the edge ever faster as u approaches the singular direction: the derivative of that roll
+is tan(t/2), t the angle between u and a, and no smooth field on the whole sphere is without such a place. The exact
+derivative of F is right where the energy depends on the roll (a coarse edge grid). Where it does not, the roll is left
+out: around the current direction w = F^T y every edge gets a chart of its own,
+
+    F(u) = F(w) S(u, w),    S(u, w) = 1 + K + K^2 / (1 + u . w),    K v = (u x w) x v,
+
+where S is the smallest rotation that takes u to w, which has no roll. It is 1 at u = w, so values are the same, and all
+derivatives at u = w are bounded independently of u: |dF v| <= |du| |v|, and for the Wigner matrices
+|dD^l v| <= l |du| |v|. Energies that do not depend on rolls have the same derivatives of all orders in every chart.
+
 **Wigner-D.** D^l(R) is the matrix with Y^l(R p) = D^l(R) Y^l(p). D^0 = 1, D^1 is R itself in the basis (x, y, z), and
 
     D^l = Q_l (D^1 (x) D^(l-1)) Q_l^T,
@@ -52,6 +63,32 @@ def edge_frames(directions: Tensor) -> Tensor:
     p = torch.where(degenerate, normal, bisector / length)
     half_turn = 2 * p[:, :, None] * p[:, None, :] - torch.eye(3, dtype=p.dtype, device=p.device)
     return to_y @ half_turn
+
+
+def carried_frames(frames: Tensor, directions: Tensor) -> Tensor:
+    """Return ``frames`` unchanged, with derivatives that carry them along with their edges without any roll.
+
+    For energies that do not depend on the roll; bounded for every direction (see the module docstring).
+
+    Parameters
+    ----------
+    frames : (E, 3, 3), taken as constants.
+    directions : (E, 3) unit vectors with ``frames @ directions = (0, 1, 0)``.
+
+    Returns
+    -------
+    (E, 3, 3).
+    """
+    return frames.detach() @ _smallest_rotation(directions, directions.detach())
+
+
+def _smallest_rotation(u: Tensor, w: Tensor) -> Tensor:
+    """S(u, w) of the module docstring, (E, 3, 3), for unit vectors that are not opposite."""
+    x, y, z = torch.linalg.cross(u, w).unbind(-1)
+    zero = torch.zeros_like(x)
+    k = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).view(-1, 3, 3)
+    cosine = (u * w).sum(-1)[:, None, None]
+    return torch.eye(3, dtype=u.dtype, device=u.device) + k + k @ k / (1 + cosine)
 
 
 def _bisector(u: Tensor, a: Tensor) -> Tensor:

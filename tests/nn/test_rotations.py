@@ -10,6 +10,7 @@ from escn_calc.nn.layout import kept_coefficients, node_index
 from escn_calc.nn.rotations import (
     SINGULAR_DIRECTION,
     _stretched_coupling,
+    carried_frames,
     edge_frames,
     kept_wigner,
     rolled,
@@ -121,6 +122,64 @@ def test_derivatives_are_right():
     assert torch.autograd.gradcheck(
         lambda u: torch.cat([d.flatten(1) for d in wigner_d(edge_frames(u), 4)], 1), directions
     )
+
+
+def slopes(frames_of, direction, lmax):
+    """Largest operator norm of dD^l by a unit step of the direction, for l = 0 ... lmax."""
+
+    def matrices(u):
+        return tuple(d[0] for d in wigner_d(frames_of(u / u.norm(dim=-1, keepdim=True)), lmax))
+
+    tangents = torch.linalg.svd(direction).Vh[1:]
+    jacobians = torch.autograd.functional.jacobian(matrices, direction)
+    return [max(torch.linalg.matrix_norm(j[:, :, 0] @ tangent, 2).item() for tangent in tangents) for j in jacobians]
+
+
+def carried(u):
+    return carried_frames(edge_frames(u), u)
+
+
+def test_carried_frames_have_the_same_values(dtype):
+    directions = special_directions(dtype)
+    assert (carried(directions) - edge_frames(directions)).abs().max() < FRAME[dtype]
+
+
+def test_derivatives_of_carried_frames_are_bounded_by_the_degree():
+    """|dD^l| <= l |du| at every direction, the singular one included."""
+    singular = torch.tensor(SINGULAR_DIRECTION, dtype=torch.float64)
+    singular = singular / singular.norm()
+    directions = special_directions(torch.float64)
+    near = directions[(directions - singular).norm(dim=-1) < 0.01]
+    for direction in torch.cat((near, directions[::12])):
+        for degree, slope in enumerate(slopes(carried, direction[None], 2)):
+            assert slope == pytest.approx(degree, abs=1e-9)
+    assert len(near) > 5
+    assert slopes(carried, singular[None], 6) == pytest.approx(range(7), abs=1e-9)
+
+
+def test_derivatives_of_canonical_frames_grow_near_the_singular_direction():
+    """The reason for carried frames: the roll of a frame field turns by tan(t / 2), t the angle from its centre."""
+    singular = torch.tensor(SINGULAR_DIRECTION, dtype=torch.float64)
+    aside = torch.linalg.svd(singular[None]).Vh[1]
+    near = singular / singular.norm() + 1e-3 * aside
+    assert slopes(edge_frames, (near / near.norm())[None], 1)[1] == pytest.approx(2000, rel=0.01)
+
+
+def test_second_derivatives_of_carried_frames_do_not_depend_on_the_direction():
+    """For a function that ignores rolls, l m = 0 rows of D, all charts have the same Hessian: that of Y^l."""
+    point = torch.tensor([0.3, -0.5, 0.8], dtype=torch.float64)
+    for direction in special_directions(torch.float64)[::7]:
+
+        def energy(u, frames_of):
+            unit = (u / u.norm())[None]
+            d = wigner_d(frames_of(unit), 3)[3][0]
+            return (d @ solid_harmonics(point, 3)[9:16])[3].sin()
+
+        hessian = torch.autograd.functional.hessian(lambda u: energy(u, carried), direction)
+        assert hessian.isfinite().all() and (hessian - hessian.T).abs().max() < 1e-10
+        if (direction - torch.tensor(SINGULAR_DIRECTION, dtype=torch.float64)).norm() > 0.1:
+            reference = torch.autograd.functional.hessian(lambda u: energy(u, edge_frames), direction)
+            assert (hessian - reference).abs().max() < 1e-9 * max(1.0, reference.abs().max())
 
 
 def test_inference_mode_leaves_nothing_behind_that_breaks_derivatives():
