@@ -22,14 +22,25 @@ from ase.calculators.calculator import (
 from escn_calc.checkpoints import shipped_models
 from escn_calc.checkpoints.catalogue import CATALOGUE, find_entry, suggest
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.options import DEVICES, DTYPE_NAMES, FRAMES, check_option
+from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_option
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from escn_calc.graph.skin import SkinSearch
     from escn_calc.potential import Potential, Prediction
 
-OPTION_VALUES = {"device": DEVICES, "dtype": DTYPE_NAMES, "frames": FRAMES}
+OPTION_VALUES: dict[str, tuple[str | None, ...]] = {
+    "device": DEVICES,
+    "dtype": DTYPE_NAMES,
+    "forces": (None, *FORCES),
+    "frames": FRAMES,
+}
+GRADIENT_ONLY = ("stress", "stresses")
+LOADING = ("model", *OPTION_VALUES, "checkpoint_layers")
+"""Settings that ``load_potential`` takes; the others belong to the calculator."""
+UNSAVED = ("_lock", "_potential", "_search")
+"""What a pickle or copy does without."""
 
 
 class StructureError(InputError, CalculatorSetupError):
@@ -59,17 +70,27 @@ class ESCNCalculator(Calculator):
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     dtype : str
         ``"float32"`` or ``"float64"``.
+    forces : str, optional
+        ``"direct"``: those of the force head. ``"gradient"``: -dE/dx, for every model; they conserve energy in
+        molecular dynamics and bring ``stress`` and ``stresses``. Default: what the model was trained with.
     frames : str
         ``"canonical"``: one definite frame for each edge, on the model's own grid. ``"converged"``: an edge grid
         refined until turning the frames changes the result by less than 5e-8 (relative). Where no grid of reasonable
         size reaches 1e-6, a ``FramesNotConvergedWarning`` says so when the model is loaded.
+    skin : float
+        Candidates for neighbours are found up to this distance in Å beyond the cutoff, and found again only after the
+        atoms have moved so far that one could be missing. Edges and results are the same for every value; 0 searches
+        in every call.
+    checkpoint_layers : bool, optional
+        Less memory against more time for gradient forces, see :func:`escn_calc.load_potential`.
 
     Notes
     -----
-    ``energy``, ``free_energy`` (equal to ``energy``) and ``energies`` (N,) are in eV, ``forces`` (N, 3) in eV/Å. The
-    model decides whether the energy is an adsorption energy or a total energy; its card says which:
-    ``calculator.potential.card.energy_kind``. Initial charges, magnetic moments, tags, constraints and ``atoms.info``
-    do not enter and do not invalidate results.
+    ``energy``, ``free_energy`` (equal to ``energy``) and ``energies`` (N,) are in eV, ``forces`` (N, 3) in eV/Å,
+    ``stress`` (6,) and ``stresses`` (N, 6) in eV/Å³ in Voigt order xx, yy, zz, yz, xz, xy, positive under tension; the
+    last two only with gradient forces and for structures whose cell has a volume. The model decides whether the energy
+    is an adsorption energy or a total energy; its card says which: ``calculator.potential.card.energy_kind``. Initial
+    charges, magnetic moments, tags, constraints and ``atoms.info`` do not enter and do not invalidate results.
 
     eSCN is equivariant under rotations, SO(3), and not under reflections, O(3): energies of a structure and of its
     mirror image may differ.
@@ -87,12 +108,15 @@ class ESCNCalculator(Calculator):
         At the first evaluation: the model cannot be loaded.
     """
 
-    implemented_properties = ["energy", "free_energy", "energies", "forces"]  # noqa: RUF012 (the type ASE prescribes)
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]  # noqa: RUF012 (the type ASE prescribes)
     default_parameters = {  # noqa: RUF012 (the type ASE prescribes)
         "model": "default",
         "device": "auto",
         "dtype": "float32",
+        "forces": None,
         "frames": "canonical",
+        "skin": 0.5,
+        "checkpoint_layers": None,
     }
     ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012 (the type ASE prescribes)
     discard_results_on_any_change = True
@@ -104,21 +128,35 @@ class ESCNCalculator(Calculator):
         *,
         device: str = "auto",
         dtype: str = "float32",
+        forces: str | None = None,
         frames: str = "canonical",
+        skin: float = 0.5,
+        checkpoint_layers: bool | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._potential: Potential | None = None
+        self._search: SkinSearch | None = None
         self._sha256: str | None = None
-        super().__init__(model=model, device=device, dtype=dtype, frames=frames)
+        super().__init__(
+            model=model,
+            device=device,
+            dtype=dtype,
+            forces=forces,
+            frames=frames,
+            skin=skin,
+            checkpoint_layers=checkpoint_layers,
+        )
 
     @property
     def potential(self) -> Potential:
         """The loaded model; loads it if that has not happened yet."""
         with self._lock:
             if self._potential is None:
+                from escn_calc.graph.skin import SkinSearch
                 from escn_calc.potential import load_potential
 
-                self._potential = load_potential(**self.parameters)
+                self._potential = load_potential(**{name: self.parameters[name] for name in LOADING})
+                self._search = SkinSearch(self.parameters["skin"])
                 self._sha256 = self._potential.card.sha256
                 self.implemented_properties = _properties_of(self._potential)
             return self._potential
@@ -146,9 +184,10 @@ class ESCNCalculator(Calculator):
             if self.atoms is None:
                 raise StructureError("the calculator has no structure yet; pass atoms")
             potential = self.potential
+            assert self._search is not None
             self._refuse_missing(properties or ["energy"])
             try:
-                (prediction,) = potential.evaluate([self.atoms])
+                (prediction,) = potential.evaluate([self.atoms], self._search)
             except InputError as error:
                 raise StructureError(str(error)) from error
             except CalculationError as error:
@@ -176,8 +215,22 @@ class ESCNCalculator(Calculator):
             self._refuse_missing([name])
             return super().get_property(name, atoms, allow_calculation)
 
+    def get_hessian(self, atoms: Atoms) -> np.ndarray:
+        """Second derivatives of the energy, as saddle-point searches such as Sella ask for them.
+
+        See :func:`escn_calc.vibrations.hessian`; all atoms move, constraints are ignored.
+
+        Returns
+        -------
+        ndarray (3N, 3N)
+            Symmetric Hessian in eV/Å².
+        """
+        from escn_calc.vibrations import hessian
+
+        return hessian(atoms, self, range(len(atoms)))
+
     def set(self, **settings: str | Path) -> dict[str, Any]:
-        """Change ``model``, ``device``, ``dtype`` or ``frames``; results and the loaded model are dropped.
+        """Change settings, named as at construction; results and the loaded model are dropped.
 
         Returns
         -------
@@ -193,22 +246,24 @@ class ESCNCalculator(Calculator):
         if unknown:
             known = ", ".join(self.default_parameters)
             raise InputError(f"ESCNCalculator has no setting {', '.join(map(repr, unknown))}; the settings are {known}")
-        for name in OPTION_VALUES.keys() & settings.keys():
-            check_option(name, settings[name], OPTION_VALUES[name])
+        _check_settings(settings)
         if "model" in settings:
             settings["model"] = _as_text(settings["model"])
         with self._lock:
             changed = super().set(**settings)
             if changed:
                 self._potential = None
+                self._search = None
                 self._sha256 = None
                 self.__dict__.pop("implemented_properties", None)
             return changed
 
     def reset(self) -> None:
-        """Forget the last structure and its results; the model stays loaded."""
+        """Forget the last structure, its results and its neighbours; the model stays loaded."""
         with self._lock:
             super().reset()
+            if self._search is not None:
+                self._search.reset()
 
     def todict(self, skip_default: bool = False) -> dict[str, Any]:
         """Return what identifies the calculation, as ASE stores it beside results.
@@ -235,22 +290,37 @@ class ESCNCalculator(Calculator):
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but the lock and the loaded model, which is loaded again when needed."""
         with self._lock:
-            return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_potential")}
+            return {key: value for key, value in self.__dict__.items() if key not in UNSAVED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickled or copied calculator."""
-        self.__dict__.update(state, _lock=threading.RLock(), _potential=None)
+        self.__dict__.update(state, _lock=threading.RLock(), _potential=None, _search=None)
 
     def _get_name(self) -> str:
         return "escn"
 
     def _refuse_missing(self, properties: list[str]) -> None:
+        if not set(GRADIENT_ONLY).isdisjoint(properties):
+            _ = self.potential  # whether it has a stress is known once it is loaded
         missing = [name for name in properties if name not in self.implemented_properties]
         if missing:
+            advice = "; stress needs forces='gradient'" if missing[0] in GRADIENT_ONLY else ""
             raise PropertyNotImplementedError(
                 f"the model {self.parameters['model']!r} has no {', '.join(missing)}; "
-                f"it provides {', '.join(self.implemented_properties)}"
+                f"it provides {', '.join(self.implemented_properties)}{advice}"
             )
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    for name in OPTION_VALUES.keys() & settings.keys():
+        if settings[name] is not None or None not in OPTION_VALUES[name]:
+            check_option(name, settings[name], tuple(filter(None, OPTION_VALUES[name])))
+    skin = settings.get("skin", 0.0)
+    if not (isinstance(skin, int | float) and 0 <= skin < np.inf):
+        raise InputError(f"skin is {skin!r}; it must be a distance in Å, zero or more")
+    checkpoint_layers = settings.get("checkpoint_layers")
+    if not isinstance(checkpoint_layers, bool | None):
+        raise InputError(f"checkpoint_layers is {checkpoint_layers!r}; it must be True, False or None (automatic)")
 
 
 def _as_text(model: object) -> str:
@@ -272,13 +342,14 @@ def _as_text(model: object) -> str:
 
 
 def _properties_of(potential: Potential) -> list[str]:
-    properties = ESCNCalculator.implemented_properties
-    return [name for name in properties if name != "forces" or potential.card.forces is not None]
+    absent: tuple[str, ...] = ()
+    if potential.forces != "gradient":
+        absent = GRADIENT_ONLY if potential.forces else ("forces", *GRADIENT_ONLY)
+    return [name for name in ESCNCalculator.implemented_properties if name not in absent]
 
 
 def _results(prediction: Prediction) -> dict[str, Any]:
     energy = float(prediction.energy)
     results = {"energy": energy, "free_energy": energy, "energies": np.array(prediction.energies, dtype=np.float64)}
-    if prediction.forces is not None:
-        results["forces"] = np.array(prediction.forces, dtype=np.float64)
-    return results
+    optional = {"forces": prediction.forces, "stress": prediction.stress, "stresses": prediction.stresses}
+    return results | {name: np.array(value, dtype=np.float64) for name, value in optional.items() if value is not None}

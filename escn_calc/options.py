@@ -4,6 +4,7 @@ from escn_calc.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPE_NAMES = ("float32", "float64")
+FORCES = ("direct", "gradient")
 FRAMES = ("canonical", "converged")
 
 

@@ -1,23 +1,29 @@
 """Energies and forces of many structures from one model, in the model's own precision."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
 from escn_calc.checkpoints import load_checkpoint
 from escn_calc.checkpoints.card import ModelCard
 from escn_calc.checkpoints.checkpoint import Checkpoint
-from escn_calc.checkpoints.network import build_network
+from escn_calc.consistency import ForceConsistency, force_consistency
 from escn_calc.convergence import converged_longitudes
+from escn_calc.energy_model import EnergyModel, Evaluation
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.graph import radius_graph
-from escn_calc.nn import ESCNConfig, ESCNOutput
-from escn_calc.options import DEVICES, DTYPE_NAMES, FRAMES, check_option
+from escn_calc.graph import RadiusGraph, radius_graph, search_pairs
+from escn_calc.graph.pairs import PairSearch
+from escn_calc.hessian import hessian
+from escn_calc.nn import ESCNConfig
+from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_option
 from escn_calc.structures import StructureBatch, check_elements
 
 MEMORY_WORDS = ("allocate memory", "out of memory", "ALLOC_FAILED")
@@ -36,9 +42,13 @@ class Prediction:
     ----------
     energy : eV; its meaning is ``energy_kind``.
     energies : (N,) eV per atom, references and mean included; their sum is ``energy``.
-    forces : (N, 3) eV/Å, or None for a model without force head.
+    forces : (N, 3) eV/Å, or None where no forces were asked for and the model was trained without.
     energy_kind : "adsorption" (slab and gas references already subtracted), "total" or "unknown".
-    forces_kind : "direct" (predicted by a head, not the gradient of the energy), or None.
+    forces_kind : "direct" (predicted by a head, not the gradient of the energy), "gradient" (-dE/dx), or None.
+    stress : (6,) eV/Å³ in Voigt order xx, yy, zz, yz, xz, xy, positive under tension: dE/dε / V for a strain ε of cell
+        and positions. None unless the forces are gradients and the cell has a volume (three cell vectors, periodic or
+        not).
+    stresses : (N, 6) eV/Å³, ``stress`` shared out among the atoms; their sum is ``stress``.
     """
 
     energy: float
@@ -46,6 +56,8 @@ class Prediction:
     forces: np.ndarray | None
     energy_kind: str
     forces_kind: str | None
+    stress: np.ndarray | None = None
+    stresses: np.ndarray | None = None
 
 
 class Potential:
@@ -55,32 +67,45 @@ class Potential:
     ----------
     card : what the model is.
     device, dtype, frames : as chosen when it was loaded, as strings.
+    forces : the kind of forces it returns, "direct", "gradient" or None.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, device: str, dtype: str, frames: str) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str,
+        dtype: str,
+        frames: str,
+        forces: str | None = None,
+        checkpoint_layers: bool | None = None,
+    ) -> None:
         self.card: ModelCard = checkpoint.card
         self.device, self.dtype, self.frames = device, dtype, frames
-        longitudes = converged_longitudes(checkpoint).longitudes if frames == "converged" else None
-        self._network = build_network(checkpoint, DTYPES[dtype], longitudes).to(device)
-        self._normalizers = checkpoint.normalizers
-        self._references = checkpoint.element_references
+        self.forces = _kind_of_forces(checkpoint, forces)
+        with torch.inference_mode(False):
+            own_grid = frames == "canonical" or checkpoint.config.resolved
+            edge_grid = None if own_grid else converged_longitudes(checkpoint)
+            self._model = EnergyModel(checkpoint, device, DTYPES[dtype], edge_grid, checkpoint_layers)
 
     @property
     def config(self) -> ESCNConfig:
         """Hyperparameters of the network as evaluated."""
-        return self._network.config
+        return self._model.config
 
     @property
-    def has_forces(self) -> bool:
-        """Whether the model predicts forces."""
+    def has_force_head(self) -> bool:
+        """Whether the model can predict forces directly."""
         return self.config.regress_forces
 
-    def evaluate(self, structures: list[Atoms]) -> list[Prediction]:
+    def evaluate(self, structures: list[Atoms], search: PairSearch = search_pairs) -> list[Prediction]:
         """Evaluate structures in one batch.
 
         Parameters
         ----------
         structures : ASE Atoms of any size, cell and periodicity; they are not changed.
+        search : how neighbours are found; a :class:`escn_calc.graph.skin.SkinSearch` reuses those of the last call
+            where that gives the same edges.
 
         Returns
         -------
@@ -93,63 +118,111 @@ class Potential:
         CalculationError
             Memory ran out, torch failed, or the result is not finite.
         """
+        with torch.inference_mode(False), torch.no_grad():
+            batch = self._checked_batch(structures)
+            if not structures:
+                return []
+            with _failures_described(batch, self.device):
+                evaluation = self._model.evaluate(batch, self._graph(batch, search), self.forces)
+        return self._predictions(structures, batch, evaluation)
+
+    def hessian(self, atoms: Atoms, indices: list[int] | None = None) -> np.ndarray:
+        """Second derivatives of the energy, exact up to rounding, by two backward passes.
+
+        They belong to the energy, whatever kind of forces the potential returns.
+
+        Parameters
+        ----------
+        atoms : one structure; constraints are ignored.
+        indices : the n atoms that move; None for all.
+
+        Returns
+        -------
+        (3n, 3n) float64 eV/Å², rows and columns atom by atom, x, y, z; symmetric up to rounding.
+
+        Raises
+        ------
+        InputError
+            The structure cannot be evaluated, or an index is not an atom of it.
+        CalculationError
+            Memory ran out, torch failed, or the result is not finite.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            batch = self._checked_batch([atoms])
+            moving = _checked_indices(indices, len(atoms))
+            with _failures_described(batch, self.device):
+                matrix = hessian(self._model, batch, self._graph(batch, search_pairs), moving)
+        return _finite(matrix, f"Hessian of {batch.describe_structure(0)}")
+
+    def force_consistency(self, atoms: Atoms) -> ForceConsistency:
+        """Measure how far the model's forces are from a conservative, rotating, net-force-free field.
+
+        Parameters
+        ----------
+        atoms : one structure.
+
+        Raises
+        ------
+        InputError, CalculationError
+            As :meth:`evaluate`.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            batch = self._checked_batch([atoms])
+            with _failures_described(batch, self.device):
+                return force_consistency(self._model, batch, self.forces)
+
+    def _checked_batch(self, structures: list[Atoms]) -> StructureBatch:
         batch = StructureBatch.from_atoms(structures)
-        if not batch.num_structures:
-            return []
         known = frozenset(self.card.elements) if self.card.elements is not None else None
         check_elements(batch, self.config.max_num_elements, known, self.card.refuse_unseen_elements)
         _warn_of_reduced_precision(self.dtype)
-        try:
-            output = self._run(batch)
-        except (RuntimeError, MemoryError) as error:
-            raise CalculationError(_failure_message(error, batch, self.device)) from error
-        return self._predictions(batch, output)
+        return batch
 
-    def _run(self, batch: StructureBatch) -> ESCNOutput:
-        """Graph and network; outputs on the host in float64."""
+    def _graph(self, batch: StructureBatch, search: PairSearch) -> RadiusGraph:
         search_device = self.device if self.device == "cuda" else "cpu"
-        graph = radius_graph(batch.to(search_device), self.config.cutoff, self.config.max_neighbors)
-        with torch.inference_mode(), torch.autocast(self.device, enabled=False):
-            output = self._network(
-                batch.numbers.to(self.device),
-                graph.source.to(self.device),
-                graph.target.to(self.device),
-                graph.vectors.to(DTYPES[self.dtype]).to(self.device),
-            )
-        forces = None if output.forces is None else output.forces.cpu().double()
-        return ESCNOutput(output.node_energy.cpu().double(), forces)
+        return radius_graph(batch.to(search_device), self.config.cutoff, self.config.max_neighbors, search)
 
-    def _predictions(self, batch: StructureBatch, output: ESCNOutput) -> list[Prediction]:
+    def _predictions(self, structures: list[Atoms], batch: StructureBatch, evaluation: Evaluation) -> list[Prediction]:
         sizes = batch.natoms.tolist()
-        energies = self._atomic_energies(batch, output.node_energy).split(sizes)
-        forces: tuple[Tensor | None, ...] = (None,) * len(sizes)
-        if output.forces is not None:
-            forces = (output.forces * self._normalizers.force_std + self._normalizers.force_mean).split(sizes)
-        kind = "direct" if self.has_forces else None
+        nothing: tuple[Tensor | None, ...] = (None,) * len(sizes)
+        forces = nothing if evaluation.forces is None else evaluation.forces.split(sizes)
+        virials = nothing if evaluation.virials is None else evaluation.virials.split(sizes)
         return [
-            Prediction(
-                energy=float(atomic.sum()),
-                energies=_finite(atomic, f"energy of {batch.describe_structure(index)}"),
-                forces=None if force is None else _finite(force, f"forces on {batch.describe_structure(index)}"),
-                energy_kind=self.card.energy_kind,
-                forces_kind=kind,
+            self._prediction(atoms, batch.describe_structure(index), *parts)
+            for index, (atoms, *parts) in enumerate(
+                zip(structures, evaluation.energies.split(sizes), forces, virials, strict=True)
             )
-            for index, (atomic, force) in enumerate(zip(energies, forces, strict=True))
         ]
 
-    def _atomic_energies(self, batch: StructureBatch, raw: Tensor) -> Tensor:
-        """De-normalised (N,) float64 eV: the mean is shared out evenly, references go to their atoms."""
-        atoms_around = batch.natoms[batch.structure_of_atom].double()
-        share = raw / atoms_around if self.config.energy_reduce == "mean" else raw
-        energies = share * self._normalizers.energy_std + self._normalizers.energy_mean / atoms_around
-        return energies if self._references is None else energies + self._references[batch.numbers]
+    def _prediction(
+        self, atoms: Atoms, name: str, energies: Tensor, forces: Tensor | None, virials: Tensor | None
+    ) -> Prediction:
+        stresses = None
+        if virials is not None and atoms.cell.rank == 3:
+            stresses = full_3x3_to_voigt_6_stress(_finite(virials, f"stress of {name}") / atoms.cell.volume)
+        return Prediction(
+            energy=float(energies.sum()),
+            energies=_finite(energies, f"energy of {name}"),
+            forces=None if forces is None else _finite(forces, f"forces on {name}"),
+            energy_kind=self.card.energy_kind,
+            forces_kind=self.forces,
+            stress=None if stresses is None else stresses.sum(axis=0),
+            stresses=stresses,
+        )
 
     def __repr__(self) -> str:
-        return f"Potential({self.card.name!r}, device={self.device!r}, dtype={self.dtype!r}, frames={self.frames!r})"
+        options = f"device={self.device!r}, dtype={self.dtype!r}, forces={self.forces!r}, frames={self.frames!r}"
+        return f"Potential({self.card.name!r}, {options})"
 
 
 def load_potential(
-    model: str | Path = "default", *, device: str = "auto", dtype: str = "float32", frames: str = "canonical"
+    model: str | Path = "default",
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    forces: str | None = None,
+    frames: str = "canonical",
+    checkpoint_layers: bool | None = None,
 ) -> Potential:
     """Load a model.
 
@@ -159,8 +232,13 @@ def load_potential(
         of a FAIR checkpoint file, or the path of a native model folder.
     device : "auto" (CUDA if there is one, else CPU), "cpu", "cuda" or "mps".
     dtype : "float32" or "float64".
+    forces : "direct" for those of the force head, "gradient" for -dE/dx, which conserve energy in molecular dynamics
+        and bring the stress; None for what the model was trained with.
     frames : "canonical" evaluates the checkpoint on its own edge grid with deterministic edge frames; "converged"
         raises the longitudes of that grid until the result no longer depends on the frames.
+    checkpoint_layers : True has the backward pass for gradient forces keep only the input of each layer and compute the
+        rest again, which takes less memory and more time; False keeps everything; None decides by the free memory.
+        Results are the same.
 
     Raises
     ------
@@ -171,8 +249,35 @@ def load_potential(
     """
     check_option("dtype", dtype, DTYPE_NAMES)
     check_option("frames", frames, FRAMES)
-    chosen = choose_device(device, dtype)
-    return Potential(load_checkpoint(model), device=chosen, dtype=dtype, frames=frames)
+    if forces is not None:
+        check_option("forces", forces, FORCES)
+    return Potential(
+        load_checkpoint(model),
+        device=choose_device(device, dtype),
+        dtype=dtype,
+        forces=forces,
+        frames=frames,
+        checkpoint_layers=checkpoint_layers,
+    )
+
+
+def _kind_of_forces(checkpoint: Checkpoint, asked: str | None) -> str | None:
+    if asked == "direct" and not checkpoint.config.regress_forces:
+        raise InputError(
+            f"model {checkpoint.card.name} has no force head, so there are no direct forces; use forces='gradient'"
+        )
+    return asked or checkpoint.card.forces
+
+
+def _checked_indices(indices: list[int] | None, natoms: int) -> list[int]:
+    if indices is None:
+        return list(range(natoms))
+    chosen = [int(index) for index in indices]
+    wrong = [index for index in chosen if not 0 <= index < natoms]
+    if wrong or len(set(chosen)) < len(chosen) or not chosen:
+        found = f"{wrong[0]} is not an atom" if wrong else "they are empty or name an atom twice"
+        raise InputError(f"indices of moving atoms: {found}; give different numbers from 0 to {natoms - 1}")
+    return chosen
 
 
 def choose_device(device: str, dtype: str) -> str:
@@ -200,6 +305,17 @@ def _finite(values: Tensor, what: str) -> np.ndarray:
             "check the structure, or evaluate it with dtype='float64'"
         )
     return values.numpy().copy()
+
+
+@contextmanager
+def _failures_described(batch: StructureBatch, device: str) -> Iterator[None]:
+    """Turn what torch raises into a ``CalculationError`` that says what was evaluated."""
+    try:
+        yield
+    except CalculationError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        raise CalculationError(_failure_message(error, batch, device)) from error
 
 
 def _failure_message(error: Exception, batch: StructureBatch, device: str) -> str:

@@ -61,10 +61,11 @@ def test_results_have_the_types_that_ase_requires(loader, atoms):
 def test_parameters_reach_the_loader_as_strings(loader, atoms, tmp_path):
     weights = tmp_path / "other.pt"
     weights.touch()
-    atoms.calc = ESCNCalculator(weights, device="cpu", dtype="float64", frames="converged")
+    settings = {"device": "cpu", "dtype": "float64", "forces": "gradient", "frames": "converged"}
+    atoms.calc = ESCNCalculator(weights, **settings, checkpoint_layers=True, skin=0.25)
     atoms.get_potential_energy()
-    assert loader.requests == [{"model": str(weights), "device": "cpu", "dtype": "float64", "frames": "converged"}]
-    assert json.loads(json.dumps(atoms.calc.parameters)) == loader.requests[0]
+    assert loader.requests == [{"model": str(weights), **settings, "checkpoint_layers": True}]
+    assert json.loads(json.dumps(atoms.calc.parameters)) == {**loader.requests[0], "skin": 0.25}
 
 
 def test_a_relative_path_stays_valid_in_another_folder(loader, tmp_path, monkeypatch):
@@ -108,6 +109,11 @@ def test_names_come_before_paths_as_at_loading(loader, tmp_path, monkeypatch):
         ({"device": torch.device("cpu")}, "device is device.*, but must be one of auto"),
         ({"dtype": torch.float64}, "dtype is torch.float64, but must be one of float32, float64"),
         ({"frames": "random"}, "frames is 'random', but must be one of canonical, converged"),
+        ({"forces": "autograd"}, "forces is 'autograd', but must be one of direct, gradient"),
+        ({"skin": -0.1}, "skin is -0.1; it must be a distance in Å, zero or more"),
+        ({"skin": float("nan")}, "skin is nan; it must be a distance"),
+        ({"skin": "0.5"}, "skin is '0.5'; it must be a distance"),
+        ({"checkpoint_layers": "auto"}, "checkpoint_layers is 'auto'; it must be True, False or None"),
     ],
 )
 def test_bad_values_are_refused_at_once_and_change_nothing(loader, atoms, settings, message):
@@ -122,7 +128,10 @@ def test_bad_values_are_refused_at_once_and_change_nothing(loader, atoms, settin
 
 
 def test_repr_shows_the_settings(loader):
-    shown = "ESCNCalculator(model='default', device='auto', dtype='float32', frames='canonical')"
+    shown = (
+        "ESCNCalculator(model='default', device='auto', dtype='float32', forces=None, frames='canonical', skin=0.5, "
+        "checkpoint_layers=None)"
+    )
     assert repr(ESCNCalculator()) == shown
     assert repr(eval(shown)) == shown
 
@@ -210,7 +219,9 @@ def test_set_without_a_change_keeps_results(loader, atoms):
 
 
 def test_unknown_setting_is_named(loader):
-    with pytest.raises(InputError, match="no setting 'modle'; the settings are model, device, dtype, frames"):
+    with pytest.raises(
+        InputError, match="no setting 'modle'; the settings are model, device, dtype, forces, frames, skin"
+    ):
         ESCNCalculator().set(modle="other")
     with pytest.raises(TypeError, match="cutoff"):
         ESCNCalculator(cutoff=3.0)
@@ -235,11 +246,27 @@ def test_energy_only_model_has_no_forces(loader, atoms):
     assert np.isfinite(calculator.get_potential_energy(atoms))
     assert set(calculator.results) == {"energy", "free_energy", "energies"}
     calculator.set(model="default")
-    assert calculator.implemented_properties == ESCNCalculator.implemented_properties
     assert calculator.get_forces(atoms).shape == (8, 3)
+    assert calculator.implemented_properties == ["energy", "free_energy", "energies", "forces"]
+    calculator.set(forces="gradient")
+    assert calculator.get_stress(atoms).shape == (6,)
+    assert calculator.implemented_properties == ESCNCalculator.implemented_properties
 
 
-@pytest.mark.parametrize("ask", ["get_stress", "get_dipole_moment", "get_magnetic_moments", "get_charges"])
+def test_stress_comes_with_gradient_forces_only(loader, atoms):
+    atoms.calc = ESCNCalculator()
+    with pytest.raises(PropertyNotImplementedError, match=r"has no stress; .*; stress needs forces='gradient'"):
+        atoms.get_stress()
+    atoms.calc.set(forces="gradient")
+    assert atoms.get_stress().shape == (6,) and atoms.get_stresses().shape == (8, 6)
+    molecule_without_cell = molecule("CO")
+    molecule_without_cell.calc = atoms.calc
+    molecule_without_cell.get_forces()
+    with pytest.raises(PropertyNotImplementedError, match="stress"):
+        molecule_without_cell.get_stress()
+
+
+@pytest.mark.parametrize("ask", ["get_dipole_moment", "get_magnetic_moments", "get_charges"])
 def test_missing_properties_raise_the_exception_of_ase(loader, atoms, ask):
     atoms.calc = ESCNCalculator()
     with pytest.raises(PropertyNotImplementedError, match=r"model 'default' has no .*; it provides energy"):
@@ -291,7 +318,7 @@ def test_calculate_can_be_called_directly(loader, atoms):
 
 def test_record_of_the_calculation(loader, atoms):
     calculator = ESCNCalculator(dtype="float64")
-    settings = {"model": "default", "device": "auto", "dtype": "float64", "frames": "canonical"}
+    settings = {**ESCNCalculator.default_parameters, "dtype": "float64"}
     assert calculator.todict() == {**settings, "version": __version__}
     assert calculator.todict(skip_default=True) == {"dtype": "float64", "version": __version__}
     calculator.get_potential_energy(atoms)
@@ -350,9 +377,9 @@ def test_threads_share_one_calculator(loader, monkeypatch):
     """Every thread gets the energy of its own structure, and the model is loaded once."""
     original = ToyPotential.evaluate
 
-    def slow_evaluate(self, structures):
+    def slow_evaluate(self, structures, search):
         time.sleep(0.002)
-        return original(self, structures)
+        return original(self, structures, search)
 
     monkeypatch.setattr(ToyPotential, "evaluate", slow_evaluate)
     structures = [bulk("Cu", a=3.4 + 0.02 * number) for number in range(16)]

@@ -31,19 +31,25 @@ class ToyPrediction:
     energy: float
     energies: np.ndarray
     forces: np.ndarray | None
+    stress: np.ndarray | None
+    stresses: np.ndarray | None
     energy_kind: str
     forces_kind: str | None
 
 
 class ToyPotential:
-    """EMT energies, shifted by 1 eV for the model ``other``; refuses helium, fails when atoms are far away."""
+    """EMT energies, shifted by 1 eV for the model ``other``; refuses helium, fails when atoms are far away.
 
-    def __init__(self, model: str, device: str, dtype: str, frames: str) -> None:
+    Both kinds of forces are EMT's; ``gradient`` ones come with a stress, as those of a real model do.
+    """
+
+    def __init__(self, model: str, device: str, dtype: str, forces: str | None, frames: str) -> None:
         self.card = ToyCard(model, SHA256[model], None if model == "energy-only" else "direct")
         self.device, self.dtype, self.frames = "cpu", dtype, frames
+        self.forces = forces or self.card.forces
         self.calls = 0
 
-    def evaluate(self, structures: list[Atoms]) -> list[ToyPrediction]:
+    def evaluate(self, structures: list[Atoms], search: object = None) -> list[ToyPrediction]:
         self.calls += 1
         return [self._evaluate(atoms) for atoms in structures]
 
@@ -56,12 +62,15 @@ class ToyPotential:
         toy.calc = EMT()
         shift = 1.0 if self.card.name == "other" else 0.0
         energies = toy.get_potential_energies() + shift / len(toy)
+        has_stress = self.forces == "gradient" and atoms.cell.rank == 3
         return ToyPrediction(
             energy=float(energies.sum()),
             energies=energies.astype(np.float32),
-            forces=toy.get_forces().astype(np.float32) if self.card.forces else None,
+            forces=toy.get_forces().astype(np.float32) if self.forces else None,
+            stress=toy.get_stress() if has_stress else None,
+            stresses=np.tile(toy.get_stress() / len(toy), (len(toy), 1)) if has_stress else None,
             energy_kind=self.card.energy_kind,
-            forces_kind=self.card.forces,
+            forces_kind=self.forces,
         )
 
 
@@ -69,7 +78,7 @@ class ToyLoader:
     """Replaces ``load_potential``; remembers what it was asked for and what it made."""
 
     def __init__(self) -> None:
-        self.requests: list[dict[str, str]] = []
+        self.requests: list[dict[str, str | bool | None]] = []
         self.potentials: list[ToyPotential] = []
 
     def __call__(
@@ -78,13 +87,24 @@ class ToyLoader:
         *,
         device: str = "auto",
         dtype: str = "float32",
+        forces: str | None = None,
         frames: str = "canonical",
+        checkpoint_layers: bool | None = None,
     ) -> ToyPotential:
-        self.requests.append({"model": str(model), "device": device, "dtype": dtype, "frames": frames})
+        self.requests.append(
+            {
+                "model": str(model),
+                "device": device,
+                "dtype": dtype,
+                "forces": forces,
+                "frames": frames,
+                "checkpoint_layers": checkpoint_layers,
+            }
+        )
         name = Path(model).stem
         if name not in SHA256:
             raise InputError(f"unknown model {str(model)!r}; did you mean 'default'?")
-        self.potentials.append(ToyPotential(name, device, dtype, frames))
+        self.potentials.append(ToyPotential(name, device, dtype, forces, frames))
         return self.potentials[-1]
 
 

@@ -1,0 +1,158 @@
+"""A network together with the constants that give its outputs units: energies in eV, and their derivatives.
+
+Positions enter through the edge vectors v_e = r_source - r_target + n_e · cell only. With g_e = dE/dv_e, from one
+backward pass, forces and virials are sums over edges,
+
+    F_i = Σ_{e into i} g_e - Σ_{e out of i} g_e,        W_i = Σ_{e into i} (g_e v_e^T + v_e g_e^T) / 2,
+
+so the forces of a structure add up to zero, and dE/dε = Σ_i W_i for a strain ε of cell and positions together.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from escn_calc.checkpoints.checkpoint import Checkpoint
+from escn_calc.checkpoints.network import build_network
+from escn_calc.convergence import Convergence
+from escn_calc.graph import RadiusGraph
+from escn_calc.memory import layers_need_checkpointing
+from escn_calc.nn.config import ESCNConfig
+from escn_calc.nn.incidence import Incidence
+from escn_calc.nn.repulsion import zbl_energy
+from escn_calc.structures import StructureBatch
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Results for a batch of N atoms, float64 on the CPU.
+
+    Attributes
+    ----------
+    energies : (N,) eV, references and mean included.
+    forces : (N, 3) eV/Å, or None.
+    virials : (N, 3, 3) eV, symmetric, the derivative of the energy by a strain shared out among the atoms; None unless
+        the forces are gradients.
+    """
+
+    energies: Tensor
+    forces: Tensor | None
+    virials: Tensor | None
+
+
+class EnergyModel:
+    """Energies, direct forces and derivatives of one checkpoint on one device.
+
+    Parameters
+    ----------
+    checkpoint : configuration, weights and constants.
+    device : where the network is evaluated.
+    dtype : of its arithmetic.
+    edge_grid : longitudes of the edge grid that replace those of the checkpoint, and what rolls of the frames still do
+        there; None keeps those of the checkpoint.
+    checkpoint_layers : whether a backward pass keeps only the input of each layer and computes the rest again;
+        None: where keeping everything would take too much of the free memory.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str,
+        dtype: torch.dtype,
+        edge_grid: Convergence | None,
+        checkpoint_layers: bool | None,
+    ) -> None:
+        self.network = build_network(
+            checkpoint,
+            dtype,
+            None if edge_grid is None else edge_grid.longitudes,
+            roll_in_derivative=edge_grid is None or not edge_grid.frees_derivatives,
+        ).to(device)
+        self.device, self.dtype = device, dtype
+        self.checkpoint_layers = checkpoint_layers
+        self._normalizers = checkpoint.normalizers
+        self._references = checkpoint.element_references
+
+    @property
+    def config(self) -> ESCNConfig:
+        """Hyperparameters of the network as evaluated."""
+        return self.network.config
+
+    def evaluate(
+        self, batch: StructureBatch, graph: RadiusGraph, forces: str | None, frames: Tensor | None = None
+    ) -> Evaluation:
+        """Evaluate a batch on its graph.
+
+        Parameters
+        ----------
+        batch, graph : structures on the CPU, edges on any device.
+        forces : "direct", "gradient", or None for energies only.
+        frames : (E, 3, 3) edge frames; None for the canonical ones.
+        """
+        with torch.inference_mode(forces != "gradient"), torch.autocast(self.device, enabled=False):
+            if forces == "gradient":
+                return self._with_gradient(batch, graph, frames)
+            energies, direct = self._scaled(batch, graph, self._vectors(graph), frames)
+            wanted = direct.cpu().double() if forces == "direct" and direct is not None else None
+            return Evaluation(self._with_constants(batch, energies), wanted, None)
+
+    def energies_of_displaced(self, batch: StructureBatch, graph: RadiusGraph, displacements: Tensor) -> Tensor:
+        """Energies (N,) in eV, without constants, of atoms moved by ``displacements`` (N, 3) in Å; edges stay.
+
+        Differentiable in the displacements as often as needed.
+        """
+        sources = Incidence.of(graph.source, batch.num_atoms)
+        targets = Incidence.of(graph.target, batch.num_atoms)
+        moved = graph.vectors + sources.take(displacements) - targets.take(displacements)
+        with torch.autocast(self.device, enabled=False):
+            energies, _ = self._scaled(batch, graph, moved.to(self.dtype).to(self.device), None)
+        return energies
+
+    def _with_gradient(self, batch: StructureBatch, graph: RadiusGraph, frames: Tensor | None) -> Evaluation:
+        vectors = self._vectors(graph).detach().requires_grad_()
+        with torch.enable_grad():
+            energies, _ = self._scaled(batch, graph, vectors, frames)
+        (slopes,) = torch.autograd.grad(energies.sum(), vectors, materialize_grads=True)
+        forces, virials = _sum_over_edges(slopes.cpu().double(), graph, batch.num_atoms)
+        return Evaluation(self._with_constants(batch, energies.detach()), forces, virials)
+
+    def _vectors(self, graph: RadiusGraph) -> Tensor:
+        return graph.vectors.to(self.dtype).to(self.device)
+
+    def _scaled(
+        self, batch: StructureBatch, graph: RadiusGraph, vectors: Tensor, frames: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Energies (N,) in eV without constants, and direct forces (N, 3) in eV/Å."""
+        numbers, source, target = (part.to(self.device) for part in (batch.numbers, graph.source, graph.target))
+        output = self.network(
+            numbers, source, target, vectors, frames, checkpoint_layers=self._checkpoints(batch, graph)
+        )
+        energies = output.node_energy * self._normalizers.energy_std
+        if self.config.energy_reduce == "mean":
+            energies = energies / batch.natoms[batch.structure_of_atom].to(self.device)
+        if self.config.repulsion == "zbl":
+            energies = energies + zbl_energy(numbers, source, target, vectors.norm(dim=-1))
+        if output.forces is None:
+            return energies, None
+        return energies, output.forces * self._normalizers.force_std + self._normalizers.force_mean
+
+    def _checkpoints(self, batch: StructureBatch, graph: RadiusGraph) -> bool:
+        if self.checkpoint_layers is not None:
+            return self.checkpoint_layers
+        return layers_need_checkpointing(self.config, batch.num_atoms, len(graph.source), self.dtype, self.device)
+
+    def _with_constants(self, batch: StructureBatch, energies: Tensor) -> Tensor:
+        """Add the mean, shared out evenly, and the references of the elements; float64 on the CPU."""
+        atoms_around = batch.natoms[batch.structure_of_atom].double()
+        total = energies.cpu().double() + self._normalizers.energy_mean / atoms_around
+        return total if self._references is None else total + self._references[batch.numbers]
+
+
+def _sum_over_edges(slopes: Tensor, graph: RadiusGraph, num_atoms: int) -> tuple[Tensor, Tensor]:
+    """Forces (N, 3) and virials (N, 3, 3) from ``slopes`` dE/dv (E, 3), all float64 on the CPU."""
+    sources = Incidence.of(graph.source.cpu(), num_atoms)
+    targets = Incidence.of(graph.target.cpu(), num_atoms)
+    products = slopes[:, :, None] * graph.vectors.cpu()[:, None, :]
+    virials = targets.sum(products)
+    return targets.sum(slopes) - sources.sum(slopes), (virials + virials.transpose(1, 2)) / 2
