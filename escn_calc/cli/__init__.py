@@ -19,8 +19,10 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 SUBCOMMANDS = {
+    "md": ("escn_calc.cli.md", "Molecular dynamics of one structure."),
     "models": ("escn_calc.cli.models", "List, show, fetch, convert and verify models."),
     "relax": ("escn_calc.cli.relax", "Relax the atomic positions of one structure."),
+    "vibrations": ("escn_calc.cli.vibrations", "Vibrational modes and harmonic free energy of an adsorbate."),
 }
 """Module (it defines a click command of the subcommand's name) and one-line help of every subcommand."""
 
