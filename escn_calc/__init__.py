@@ -14,7 +14,9 @@ from escn_calc.calculator import ESCNCalculator
 
 if TYPE_CHECKING:
     from escn_calc.checkpoints import Checkpoint, ModelCard, load_checkpoint
+    from escn_calc.consistency import ForceConsistency
     from escn_calc.errors import CalculationError, CheckpointError, DownloadError, ESCNError, InputError
+    from escn_calc.md import MDResult, run_md
     from escn_calc.potential import Potential, Prediction, load_potential
 
 __version__ = "0.1.0"
@@ -26,12 +28,15 @@ __all__ = [
     "DownloadError",
     "ESCNCalculator",
     "ESCNError",
+    "ForceConsistency",
     "InputError",
+    "MDResult",
     "ModelCard",
     "Potential",
     "Prediction",
     "load_checkpoint",
     "load_potential",
+    "run_md",
 ]
 
 _HOME = {
@@ -40,12 +45,15 @@ _HOME = {
     "CheckpointError": "escn_calc.errors",
     "DownloadError": "escn_calc.errors",
     "ESCNError": "escn_calc.errors",
+    "ForceConsistency": "escn_calc.consistency",
     "InputError": "escn_calc.errors",
+    "MDResult": "escn_calc.md",
     "ModelCard": "escn_calc.checkpoints",
     "Potential": "escn_calc.potential",
     "Prediction": "escn_calc.potential",
     "load_checkpoint": "escn_calc.checkpoints",
     "load_potential": "escn_calc.potential",
+    "run_md": "escn_calc.md",
 }
 
 

@@ -270,8 +270,8 @@ def _notes(energy_change: float, displacements: np.ndarray, atoms: Atoms) -> tup
     notes = []
     if energy_change > ENERGY_RISE_WORTH_A_NOTE:
         notes.append(
-            f"energy rose by {energy_change:.2f} eV: these forces are not the gradient of this energy (direct forces, or "
-            "jumps at the cutoff); do not trust this result"
+            f"energy rose by {energy_change:.2f} eV: these forces are not the gradient of this energy "
+            "(direct forces, or jumps at the cutoff); do not trust this result"
         )
     far = int((displacements > DISPLACEMENT_WORTH_A_NOTE).sum())
     if far:

@@ -70,9 +70,46 @@ def test_relax_with_constraints(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_adsorbate_vibrations(tmp_path):
+    output = run("adsorbate_vibrations.py", folder=tmp_path)
+    frequencies = [float(word) for word in re.search(r"^frequencies (.+) cm⁻¹$", output, flags=re.MULTILINE)[1].split()]
+    assert len(frequencies) == 3 and all(200 < frequency < 700 for frequency in frequencies)
+    assert re.search(r"^zero-point energy 0\.0\d{3} eV$", output, flags=re.MULTILINE)
+    assert re.search(r"^500 K: F [+-]\d\.\d{4} eV, T S \d\.\d{4} eV$", output, flags=re.MULTILINE)
+    assert "note:" not in output
+
+
 @pytest.mark.parametrize("model", [None, "l2m1"])
 def test_read_fair_checkpoint(tmp_path, model):
     arguments = [] if model is None else [str(ROOT / "tests/data/parity" / model / "checkpoint.pt")]
     output = run("read_fair_checkpoint.py", *arguments, folder=tmp_path)
     assert ("lmax (4,), mmax (2,)" if model is None else "lmax (2,), mmax (1,)") in output
     assert re.search(r"^energy -?\d+\.\d{6} eV \((adsorption|total|unknown)\)$", output, flags=re.MULTILINE)
+
+
+def test_md_nve(tmp_path):
+    output = run("md_nve.py", folder=tmp_path)
+    for forces in ("direct", "gradient"):
+        assert re.search(rf"^{forces} forces, 0\.04 ps at \d+\.\d{{3}} ns/day: finished$", output, flags=re.MULTILINE)
+    changes = re.findall(r"total energy since the start / meV/atom: (.+)$", output, flags=re.MULTILINE)
+    assert [len(values.split()) for values in changes] == [9, 9]
+    assert all(values.startswith("0.000 ") for values in changes)
+    assert len(re.findall(r"drift -?\d+\.\d\d ± \d+\.\d\d meV/atom/ps", output)) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_md_langevin(tmp_path):
+    output = run("md_langevin.py", folder=tmp_path)
+    assert re.findall(r"^finished at step (\d+), mean temperature \d+ K$", output, flags=re.MULTILINE) == ["15", "30"]
+    assert re.findall(r"^step +(\d+) +\d+\.\d K", output, flags=re.MULTILINE) == [
+        "0",
+        "5",
+        "10",
+        "15",
+        "20",
+        "25",
+        "30",
+    ]
+    assert len(read(tmp_path / "md_langevin.traj", ":")) == 7
+    temperatures = [float(value) for value in re.findall(r"^step .* (\d+\.\d) K", output, flags=re.MULTILINE)]
+    assert all(100 < temperature < 600 for temperature in temperatures)

@@ -260,8 +260,8 @@ def test_a_rise_of_the_energy_is_noted(slab):
     result = relax(slab, Uphill(), fmax=1e-6, steps=5)
     assert result.energy_change == result.history[-1].energy - result.history[0].energy > 0.05
     assert result.notes[0] == (
-        f"energy rose by {result.energy_change:.2f} eV: these forces are not the gradient of this energy (direct forces, "
-        "or jumps at the cutoff); do not trust this result"
+        f"energy rose by {result.energy_change:.2f} eV: these forces are not the gradient of this energy "
+        "(direct forces, or jumps at the cutoff); do not trust this result"
     )
 
 
@@ -276,8 +276,8 @@ def test_only_what_passes_the_thresholds_is_noted(slab):
     assert relax(slab, EMT(), fmax=0.03).notes == ()
     assert _notes(ENERGY_RISE_WORTH_A_NOTE, np.full(9, DISPLACEMENT_WORTH_A_NOTE), slab) == ()
     assert _notes(0.06, np.array([0, 1.2, 0, 0, 0, 0, 1.1, 1.3, 0.9]), slab) == (
-        "energy rose by 0.06 eV: these forces are not the gradient of this energy (direct forces, or jumps at the cutoff); "
-        "do not trust this result",
+        "energy rose by 0.06 eV: these forces are not the gradient of this energy "
+        "(direct forces, or jumps at the cutoff); do not trust this result",
         "atom 7 (Cu) moved by 1.30 Å, and 2 more by over 1 Å",
     )
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
 
-from escn_calc import ESCNCalculator, __version__
+from escn_calc import ESCNCalculator
 from escn_calc.checkpoints.checksum import file_sha256
+from escn_calc.cli.model_options import model_options, output_options, structure_options
+from escn_calc.cli.outputs import model_record, settings_record, versions
 from escn_calc.cli.relax_outputs import OutputFiles, summary_table, write_results
 from escn_calc.cli.structure_input import fix_atoms, fixed_atoms, read_structure
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.options import DEVICES, DTYPE_NAMES, FRAMES
 from escn_calc.relax import OPTIMIZERS, RelaxResult, RelaxStep, check_limits, optimizer_name
 from escn_calc.relax import relax as run_relaxation
 
-if TYPE_CHECKING:
-    from escn_calc.checkpoints import ModelCard
-
 NOT_CONVERGED = 3
-RECORDED_PACKAGES = ("ase", "numpy", "torch")
 
 
 def _optimizer_as_ase_writes_it(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -40,35 +35,7 @@ def _optimizer_as_ase_writes_it(ctx: click.Context, parameter: click.Parameter, 
     "with Ctrl-C, 143 with SIGTERM (in both cases what was computed until then is kept)."
 )
 @click.argument("structure", type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    default="default",
-    show_default=True,
-    help="'default' (shipped with the package), the name of a published checkpoint (see 'escn models list'), "
-    "or the path of a model.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(DEVICES),
-    default="auto",
-    show_default=True,
-    help="auto: CUDA if there is one, else the CPU.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPE_NAMES),
-    default="float32",
-    show_default=True,
-    help="Precision of the model's arithmetic.",
-)
-@click.option(
-    "--frames",
-    type=click.Choice(FRAMES),
-    default="canonical",
-    show_default=True,
-    help="canonical: the model's own grid. converged: a finer grid, on which edge frames matter "
-    "less than 5e-8 (relative) where the model allows it (slower).",
-)
+@model_options
 @click.option(
     "--optimizer",
     callback=_optimizer_as_ase_writes_it,
@@ -88,33 +55,8 @@ def _optimizer_as_ase_writes_it(ctx: click.Context, parameter: click.Parameter, 
 @click.option(
     "--steps", type=click.IntRange(min=0), default=500, show_default=True, help="Largest number of optimiser steps."
 )
-@click.option(
-    "--fix-tags",
-    type=int,
-    multiple=True,
-    metavar="TAG",
-    help="Fix the atoms with this tag (in OC20 files, 0 is the subsurface). Can be given several times.",
-)
-@click.option(
-    "--fix-below-height",
-    type=float,
-    metavar="ANGSTROM",
-    help="Fix the atoms less than this many Å above the lowest atom, measured along the surface normal "
-    "(perpendicular to the first two cell vectors; z without a cell).",
-)
-@click.option(
-    "--index",
-    type=int,
-    default=-1,
-    show_default=True,
-    help="Which structure of a file with several: 0 is the first, -1 the last.",
-)
-@click.option(
-    "--output-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the results.  [default: runs/NAME, NAME being the structure file without its suffix]",
-)
-@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in the output folder.")
+@structure_options
+@output_options("NAME")
 @click.pass_context
 def relax(
     ctx: click.Context,
@@ -122,6 +64,7 @@ def relax(
     model: str,
     device: str,
     dtype: str,
+    forces: str | None,
     frames: str,
     optimizer: str,
     fmax: float,
@@ -148,7 +91,7 @@ def relax(
     start = fix_atoms(read_structure(structure, index), fix_tags, fix_below_height)
     source = {"file": str(structure), "sha256": file_sha256(structure)}
     progress = Console(stderr=True, highlight=False)
-    calculator = ESCNCalculator(model, device=device, dtype=dtype, frames=frames)
+    calculator = ESCNCalculator(model, device=device, dtype=dtype, forces=forces, frames=frames)
     with progress.status("Loading the model"):
         card = calculator.potential.card
         run_relaxation(start, calculator, steps=0)  # what the model refuses is refused before a file is touched
@@ -163,7 +106,7 @@ def relax(
         trajectory=files.trajectory,
         progress=lambda step: progress.print(_progress_line(step)),
     )
-    record = _record(ctx.params, source, calculator, card, result)
+    record = _record(ctx.params, source, calculator, result)
     write_results(result, card, fmax, files, record)
     Console(highlight=False).print(summary_table(result, card))
     click.echo(f"Results are in {files.trajectory.parent}/")
@@ -179,26 +122,16 @@ def _progress_line(step: RelaxStep) -> str:
 
 
 def _record(
-    settings: dict[str, Any], source: dict[str, str], calculator: ESCNCalculator, card: ModelCard, result: RelaxResult
+    settings: dict[str, Any], source: dict[str, str], calculator: ESCNCalculator, result: RelaxResult
 ) -> dict[str, Any]:
     """Collect what was run and what came out, as values that JSON can hold."""
     return {
         "command": "escn relax",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "structure": source,
-        "settings": {key: str(value) if isinstance(value, Path) else value for key, value in sorted(settings.items())},
-        "model": {
-            "name": card.name,
-            "sha256": card.sha256,
-            "energy_kind": card.energy_kind,
-            "energy_reference": card.energy_reference,
-            "device": str(calculator.potential.device),
-        },
-        "versions": {
-            "escn-calc": __version__,
-            "python": platform.python_version(),
-            **{package: version(package) for package in RECORDED_PACKAGES},
-        },
+        "settings": settings_record(settings),
+        "model": model_record(calculator),
+        "versions": versions(),
         "result": {
             "reason": result.reason,
             "message": result.message,

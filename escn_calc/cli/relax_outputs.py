@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escn_calc.errors import InputError
+from escn_calc.cli.outputs import check_paths, energy_words, make_room, write_atomically, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,50 +34,16 @@ class OutputFiles:
             record=folder / f"{name}.json",
         )
 
-    def existing(self) -> list[Path]:
-        """List the files that are there already."""
-        return [path for path in (self.trajectory, self.structure, self.plot, self.record) if path.exists()]
-
     def check(self, source: Path, overwrite: bool) -> None:
-        """Make sure that neither the structure file nor a result of another run would be lost.
-
-        Parameters
-        ----------
-        source : Path
-            File with the structure to relax.
-        overwrite : bool
-            Whether results of another run may be replaced.
-
-        Raises
-        ------
-        InputError
-            One of the files is ``source``, or it exists and ``overwrite`` is false.
-        """
-        existing = self.existing()
-        for path in existing:
-            if source.exists() and path.samefile(source):
-                raise InputError(
-                    f"the result {str(path)!r} would replace the structure file {str(source)!r}; "
-                    "choose another --output-dir"
-                )
-        if existing and not overwrite:
-            raise InputError(f"{str(existing[0])!r} exists; choose another --output-dir, or give --overwrite")
+        """Make sure that neither the structure file ``source`` nor a result of another run would be lost."""
+        check_paths(self._all(), source, overwrite)
 
     def make_room(self) -> None:
-        """Make the folder and remove the files of an earlier run, so that results of two runs never mix.
+        """Make the folder and remove the files of an earlier run."""
+        make_room(self.trajectory.parent, self._all())
 
-        Raises
-        ------
-        InputError
-            The folder cannot be made or changed.
-        """
-        folder = self.trajectory.parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in self.existing():
-                path.unlink()
-        except OSError as error:
-            raise InputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
+    def _all(self) -> tuple[Path, ...]:
+        return (self.trajectory, self.structure, self.plot, self.record)
 
 
 def write_results(
@@ -108,9 +71,9 @@ def write_results(
     """
     from ase.io import write
 
-    _atomically(files.structure, lambda path: write(path, result.atoms, format="extxyz"))
-    _atomically(files.plot, lambda path: plot_history(result, card.energy_kind, threshold, path))
-    _atomically(files.record, lambda path: path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8"))
+    write_atomically(files.structure, lambda path: write(path, result.atoms, format="extxyz"))
+    write_atomically(files.plot, lambda path: plot_history(result, card.energy_kind, threshold, path))
+    write_json(files.record, record)
 
 
 def plot_history(result: RelaxResult, energy_kind: str, threshold: float, path: Path) -> None:
@@ -131,11 +94,6 @@ def plot_history(result: RelaxResult, energy_kind: str, threshold: float, path: 
     below.set_xlabel("optimiser step")
     below.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, format="png", dpi=150)
-
-
-def energy_words(kind: str) -> str:
-    """Name a kind of energy for people."""
-    return {"adsorption": "adsorption energy", "total": "total energy"}.get(kind, "energy (kind unknown)")
 
 
 def summary_table(result: RelaxResult, card: ModelCard) -> Table:
@@ -169,14 +127,3 @@ def _ending(result: RelaxResult) -> str:
         "failed": "[red]not converged: an evaluation failed[/red]",
     }
     return words[result.reason]
-
-
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)

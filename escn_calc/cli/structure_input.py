@@ -97,7 +97,7 @@ def fix_atoms(atoms: Atoms, tags: Sequence[int] = (), below_height: float | None
     if fixed.any():
         result.set_constraint([*atoms.constraints, FixAtoms(indices=np.flatnonzero(fixed))])
     if len(fixed_atoms(result)) == len(atoms):
-        raise InputError(f"all {len(atoms)} atoms are fixed, nothing is left to relax; fix fewer atoms")
+        raise InputError(f"all {len(atoms)} atoms are fixed, nothing is left to move; fix fewer atoms")
     return result
 
 

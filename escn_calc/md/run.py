@@ -94,7 +94,8 @@ def run_md(
         Any ASE calculator with energy and forces; with stress for constant pressure.
     steps : int
         Number of steps from the start of the run, through all its restarts. A finished run can be resumed with more,
-        unless its temperature is a ramp, which spreads over all steps.
+        unless its temperature is a ramp, which spreads over all steps. With 0 everything is checked and the structure
+        evaluated.
     ensemble : str
         ``"nve"``, ``"langevin"``, ``"nose-hoover"``, ``"bussi"``, ``"npt"`` (the volume changes) or
         ``"npt-anisotropic"`` (the whole cell changes); see :mod:`escn_calc.md.integrators`.

@@ -64,7 +64,8 @@ class MDSettings:
 
     def temperature_at(self, step: int) -> float:
         """Return the temperature in K that the thermostat has during a step; the first step is number 1."""
-        return self.start_temperature_K + (self.end_temperature_K - self.start_temperature_K) * (step / self.steps)
+        done = step / max(self.steps, 1)
+        return self.start_temperature_K + (self.end_temperature_K - self.start_temperature_K) * done
 
     def record(self) -> dict[str, Any]:
         """Return what must stay the same when the run is continued."""
@@ -109,7 +110,7 @@ def check_settings(
     start, end = _temperatures(temperature_K)
     settings = MDSettings(
         ensemble=_ensemble(ensemble),
-        steps=_count("steps", steps, 1),
+        steps=_count("steps", steps, 0),
         timestep_fs=_timestep(timestep_fs),
         start_temperature_K=start,
         end_temperature_K=end,

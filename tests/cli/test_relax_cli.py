@@ -97,14 +97,14 @@ def test_summary_says_what_the_numbers_are(folder):
 
 
 def test_doubts_are_in_summary_and_record(folder, monkeypatch):
-    def evaluate(self, structures, original=ToyPotential.evaluate):
+    def evaluate(self, structures, search, original=ToyPotential.evaluate):
         return [replace(found, energy=found.energy + 0.1 * self.calls) for found in original(self, structures)]
 
     monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
     result = escn("relax", "slab.xyz", "--steps", "3", "--fmax", "1e-6")
     run = record()["result"]
     (note,) = run["notes"]
-    assert note.startswith(f"energy rose by {run['energy_change_eV']:.2f} eV: direct forces are not the gradient")
+    assert note.startswith(f"energy rose by {run['energy_change_eV']:.2f} eV: these forces are not the gradient")
     assert f"warning {note}" in " ".join(result.stdout.replace("│", " ").split())
 
 
@@ -130,7 +130,16 @@ def test_record_of_the_run(folder, loader):
     assert run["settings"]["steps"] == 1 and run["settings"]["index"] == -1
     assert run["structure"] == {"file": "slab.xyz", "sha256": hashlib.sha256(Path("slab.xyz").read_bytes()).hexdigest()}
     assert {"escn-calc", "python", "ase", "numpy", "torch"} == run["versions"].keys()
-    assert loader.requests == [{"model": "other", "device": "auto", "dtype": "float64", "frames": "canonical"}]
+    (request,) = loader.requests
+    assert request["model"] == "other" and (request["dtype"], request["frames"]) == ("float64", "canonical")
+    assert request["forces"] is None and run["model"]["forces_kind"] == "direct"
+
+
+def test_forces_can_be_chosen(folder, loader):
+    assert escn("relax", "slab.xyz", "--forces", "gradient").exit_code == 0
+    assert loader.requests[-1]["forces"] == "gradient"
+    assert record()["settings"]["forces"] == record()["model"]["forces_kind"] == "gradient"
+    assert "'exact' is not one of 'direct', 'gradient'" in escn("relax", "slab.xyz", "--forces", "exact").stderr
 
 
 def test_step_limit_has_its_own_exit_status(folder):
@@ -142,7 +151,7 @@ def test_step_limit_has_its_own_exit_status(folder):
 
 
 def test_interrupt_keeps_what_is_there(folder, monkeypatch):
-    def evaluate(self, structures, original=ToyPotential.evaluate):
+    def evaluate(self, structures, search, original=ToyPotential.evaluate):
         if self.calls == 3:
             raise KeyboardInterrupt
         return original(self, structures)
@@ -160,7 +169,7 @@ def test_interrupt_keeps_what_is_there(folder, monkeypatch):
 
 
 def test_sigterm_keeps_what_is_there(folder, monkeypatch):
-    def evaluate(self, structures, original=ToyPotential.evaluate):
+    def evaluate(self, structures, search, original=ToyPotential.evaluate):
         if self.calls == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, structures)
@@ -181,7 +190,7 @@ def test_sigterm_keeps_what_is_there(folder, monkeypatch):
 
 
 def test_interrupt_before_the_first_step(folder, monkeypatch):
-    def evaluate(self, structures):
+    def evaluate(self, structures, search):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
@@ -191,7 +200,7 @@ def test_interrupt_before_the_first_step(folder, monkeypatch):
 
 
 def test_failure_midway_keeps_the_good_frames(folder, monkeypatch):
-    def evaluate(self, structures, original=ToyPotential.evaluate):
+    def evaluate(self, structures, search, original=ToyPotential.evaluate):
         if self.calls == 3:
             raise CalculationError("structure 0: the energy is nan; look at the structure")
         return original(self, structures)
@@ -214,8 +223,8 @@ def test_failure_midway_keeps_the_good_frames(folder, monkeypatch):
         (["."], "structure file '.' is a folder; give the path of a structure file"),
         (["slab.xyz", "--index", "3"], "'slab.xyz' has 1 structure(s), so there is no index 3 (the first is 0)"),
         (["slab.xyz", "--fix-tags", "5"], "no atom has the tag 5; the tags are 0, 1"),
-        (["slab.xyz", "--fix-tags", "0", "--fix-tags", "1"], "all 8 atoms are fixed, nothing is left to relax"),
-        (["slab.xyz", "--fix-below-height", "99"], "all 8 atoms are fixed, nothing is left to relax"),
+        (["slab.xyz", "--fix-tags", "0", "--fix-tags", "1"], "all 8 atoms are fixed, nothing is left to move"),
+        (["slab.xyz", "--fix-below-height", "99"], "all 8 atoms are fixed, nothing is left to move"),
         (["slab.xyz", "--fix-below-height", "-1"], "the height below which atoms are fixed is -1.0 Å; it must be pos"),
         (["slab.xyz", "--model", "defualt"], "there is no model 'defualt'; did you mean default?"),
         (["slab.xyz", "--model", "energy-only"], "a relaxation needs forces, and the calculator has none"),
@@ -255,7 +264,7 @@ def test_wrong_usage(folder, arguments, message):
 
 
 def test_warnings_of_the_package_are_notes(folder, monkeypatch):
-    def evaluate(self, structures, original=ToyPotential.evaluate):
+    def evaluate(self, structures, search, original=ToyPotential.evaluate):
         warnings.warn("charges:\nnot used", UnusedInputWarning, stacklevel=1)
         warnings.warn("of somebody else", UserWarning, stacklevel=1)
         return original(self, structures)
@@ -297,7 +306,7 @@ def test_the_structure_file_is_never_replaced(folder, slab, loader, name, overwr
 def test_a_structure_file_that_goes_away_costs_nothing(folder, monkeypatch):
     expected = hashlib.sha256(Path("slab.xyz").read_bytes()).hexdigest()
 
-    def evaluate(self, structures, original=ToyPotential.evaluate):
+    def evaluate(self, structures, search, original=ToyPotential.evaluate):
         Path("slab.xyz").unlink(missing_ok=True)
         return original(self, structures)
 

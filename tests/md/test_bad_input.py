@@ -59,7 +59,7 @@ def with_bond():
         ({"ensemble": "nose_hoover"}, "did you mean 'nose-hoover'?"),
         ({"ensemble": "andersen2"}, "unknown ensemble 'andersen2'; known are nve, langevin, nose-hoover, bussi, npt"),
         ({"ensemble": None}, "unknown ensemble None"),
-        ({"steps": 0}, "steps is 0; it must be a whole number, 1 or more"),
+        ({"steps": -1}, "steps is -1; it must be a whole number, 0 or more"),
         ({"steps": 10.5}, "steps is 10.5; it must be a whole number"),
         ({"steps": True}, "steps is True; it must be a whole number"),
         ({"every": 0}, "every is 0; it must be a whole number, 1 or more"),

@@ -1,0 +1,124 @@
+"""What the commands that leave results behind share: guarded and atomic writing, and the parts of a record."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from escn_calc import __version__
+from escn_calc.errors import InputError
+
+if TYPE_CHECKING:
+    from escn_calc.calculator import ESCNCalculator
+
+RECORDED_PACKAGES = ("ase", "numpy", "torch")
+
+
+def check_paths(paths: Iterable[Path], source: Path, overwrite: bool) -> None:
+    """Make sure that neither the structure file nor a result of another run would be lost.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Files to be written.
+    source : Path
+        File with the structure of the run.
+    overwrite : bool
+        Whether results of another run may be replaced.
+
+    Raises
+    ------
+    InputError
+        One of the files is ``source``, or it exists and ``overwrite`` is false.
+    """
+    existing = [path for path in paths if path.exists()]
+    for path in existing:
+        if source.exists() and path.samefile(source):
+            raise InputError(
+                f"the result {str(path)!r} would replace the structure file {str(source)!r}; "
+                "choose another --output-dir"
+            )
+    if existing and not overwrite:
+        raise InputError(f"{str(existing[0])!r} exists; choose another --output-dir, or give --overwrite")
+
+
+def make_room(folder: Path, paths: Iterable[Path]) -> None:
+    """Make the folder and remove the files of an earlier run, so that results of two runs never mix.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be made or changed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file complete or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    write : callable
+        Called with the path of a temporary file in the same folder, which then replaces ``path``.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written; the message names it.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON, complete or not at all."""
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def settings_record(settings: dict[str, Any]) -> dict[str, Any]:
+    """Sort the settings of a command by name and turn paths into text."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in sorted(settings.items())}
+
+
+def model_record(calculator: ESCNCalculator) -> dict[str, str | None]:
+    """Say which model a calculator has and how it is evaluated."""
+    potential = calculator.potential
+    card = potential.card
+    return {
+        "name": card.name,
+        "sha256": card.sha256,
+        "energy_kind": card.energy_kind,
+        "energy_reference": card.energy_reference,
+        "forces_kind": potential.forces,
+        "device": str(potential.device),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package, of Python and of the packages that numbers depend on."""
+    packages = {package: version(package) for package in RECORDED_PACKAGES}
+    return {"escn-calc": __version__, "python": platform.python_version(), **packages}
+
+
+def energy_words(kind: str) -> str:
+    """Name a kind of energy for people."""
+    return {"adsorption": "adsorption energy", "total": "total energy"}.get(kind, "energy (kind unknown)")
