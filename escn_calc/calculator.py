@@ -218,14 +218,14 @@ class ESCNCalculator(Calculator):
     def get_hessian(self, atoms: Atoms) -> np.ndarray:
         """Second derivatives of the energy, as saddle-point searches such as Sella ask for them.
 
-        See :func:`escn_calc.vibrations.hessian`; all atoms move, constraints are ignored.
+        See :func:`escn_calc.hessian.hessian`; all atoms move, constraints are ignored.
 
         Returns
         -------
         ndarray (3N, 3N)
             Symmetric Hessian in eV/Å².
         """
-        from escn_calc.vibrations import hessian
+        from escn_calc.hessian import hessian
 
         return hessian(atoms, self, range(len(atoms)))
 

@@ -97,11 +97,22 @@ class EnergyModel:
             wanted = direct.cpu().double() if forces == "direct" and direct is not None else None
             return Evaluation(self._with_constants(batch, energies), wanted, None)
 
-    def energies_of_displaced(self, batch: StructureBatch, graph: RadiusGraph, displacements: Tensor) -> Tensor:
-        """Energies (N,) in eV, without constants, of atoms moved by ``displacements`` (N, 3) in Å; edges stay.
+    def hessian(self, batch: StructureBatch, graph: RadiusGraph, indices: list[int]) -> Tensor:
+        """Second derivatives of the energy of one structure for the n atoms ``indices``, (3n, 3n) float64 eV/Å².
 
-        Differentiable in the displacements as often as needed.
+        One backward pass keeps the graph of the gradient; each row is a second one through it.
         """
+        displacements = torch.zeros(batch.num_atoms, 3, dtype=torch.float64, device=graph.vectors.device)
+        displacements.requires_grad_()
+        with torch.enable_grad():
+            energy = self._energies_of_displaced(batch, graph, displacements).sum()
+            (gradient,) = torch.autograd.grad(energy, displacements, create_graph=True, materialize_grads=True)
+            moving = torch.tensor(indices, device=gradient.device)
+            rows = [_row(component, displacements, moving) for component in gradient[moving].flatten()]
+        return torch.stack(rows).detach().cpu()
+
+    def _energies_of_displaced(self, batch: StructureBatch, graph: RadiusGraph, displacements: Tensor) -> Tensor:
+        """Energies (N,) in eV, without constants, of atoms moved by ``displacements`` (N, 3) in Å; edges stay."""
         sources = Incidence.of(graph.source, batch.num_atoms)
         targets = Incidence.of(graph.target, batch.num_atoms)
         moved = graph.vectors + sources.take(displacements) - targets.take(displacements)
@@ -156,3 +167,10 @@ def _sum_over_edges(slopes: Tensor, graph: RadiusGraph, num_atoms: int) -> tuple
     products = slopes[:, :, None] * graph.vectors.cpu()[:, None, :]
     virials = targets.sum(products)
     return targets.sum(slopes) - sources.sum(slopes), (virials + virials.transpose(1, 2)) / 2
+
+
+def _row(component: Tensor, displacements: Tensor, moving: Tensor) -> Tensor:
+    if not component.requires_grad:
+        return component.new_zeros(3 * len(moving))
+    (row,) = torch.autograd.grad(component, displacements, retain_graph=True, materialize_grads=True)
+    return row[moving].flatten()

@@ -21,7 +21,6 @@ from escn_calc.energy_model import EnergyModel, Evaluation
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.graph import RadiusGraph, radius_graph, search_pairs
 from escn_calc.graph.pairs import PairSearch
-from escn_calc.hessian import hessian
 from escn_calc.nn import ESCNConfig
 from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_option
 from escn_calc.structures import StructureBatch, check_elements
@@ -151,7 +150,7 @@ class Potential:
             batch = self._checked_batch([atoms])
             moving = _checked_indices(indices, len(atoms))
             with _failures_described(batch, self.device):
-                matrix = hessian(self._model, batch, self._graph(batch, search_pairs), moving)
+                matrix = self._model.hessian(batch, self._graph(batch, search_pairs), moving)
         return _finite(matrix, f"Hessian of {batch.describe_structure(0)}")
 
     def force_consistency(self, atoms: Atoms) -> ForceConsistency:

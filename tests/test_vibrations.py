@@ -19,14 +19,8 @@ from ase.vibrations import VibrationsData
 
 from escn_calc import ESCNCalculator
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.vibrations import (
-    ASYMMETRY_WORTH_A_WARNING,
-    AsymmetricHessianWarning,
-    adsorbate_indices,
-    free_indices,
-    hessian,
-    vibrations,
-)
+from escn_calc.hessian import ASYMMETRY_WORTH_A_WARNING, AsymmetricHessianWarning, free_indices, hessian
+from escn_calc.vibrations import adsorbate_indices, vibrations
 from tests.smooth import rattled_slab, write_smooth_model
 from tests.toy_potential import ToyPotential
 
@@ -294,13 +288,13 @@ def test_batches_are_bounded(adsorbed, loader, monkeypatch):
         return original(self, structures)
 
     monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
-    monkeypatch.setattr("escn_calc.vibrations.ATOMS_IN_A_BATCH", 4 * len(adsorbed) + 1)
+    monkeypatch.setattr("escn_calc.hessian.ATOMS_IN_A_BATCH", 4 * len(adsorbed) + 1)
     expected = hessian(adsorbed, EMT(), [7, 8])
     found = hessian(adsorbed, ESCNCalculator(), [7, 8], progress=lambda done, total: seen.append((done, total)))
     assert sizes == [4, 4, 4]
     assert seen == [(4, 12), (8, 12), (12, 12)]
     np.testing.assert_allclose(found, expected, atol=1e-3)  # the toy model rounds its forces to float32
-    monkeypatch.setattr("escn_calc.vibrations.ATOMS_IN_A_BATCH", 1)
+    monkeypatch.setattr("escn_calc.hessian.ATOMS_IN_A_BATCH", 1)
     np.testing.assert_array_equal(hessian(adsorbed, ESCNCalculator(), [7, 8]), found)
 
 

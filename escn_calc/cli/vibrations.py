@@ -17,15 +17,8 @@ from escn_calc.cli.outputs import model_record, settings_record, versions
 from escn_calc.cli.structure_input import fix_atoms, read_structure
 from escn_calc.cli.vibrations_outputs import VibrationFiles, mode_table, summary_table, write_results
 from escn_calc.errors import InputError
-from escn_calc.vibrations import (
-    METHODS,
-    HarmonicFreeEnergy,
-    Vibrations,
-    adsorbate_indices,
-    check_displacement,
-    check_temperature,
-    free_indices,
-)
+from escn_calc.hessian import METHODS, check_displacement, free_indices
+from escn_calc.vibrations import HarmonicFreeEnergy, Vibrations, adsorbate_indices, check_temperature
 from escn_calc.vibrations import vibrations as compute_vibrations
 
 if TYPE_CHECKING:
