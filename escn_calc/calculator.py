@@ -7,6 +7,7 @@ number to ``Potential.evaluate``. torch is imported when a model is first needed
 from __future__ import annotations
 
 import threading
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from ase.calculators.calculator import (
 from escn_calc.checkpoints import shipped_models
 from escn_calc.checkpoints.catalogue import CATALOGUE, find_entry, suggest
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_option
+from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_flag, check_option
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -79,8 +80,8 @@ class ESCNCalculator(Calculator):
         size reaches 1e-6, a ``FramesNotConvergedWarning`` says so when the model is loaded.
     skin : float
         Candidates for neighbours are found up to this distance in Å beyond the cutoff, and found again only after the
-        atoms have moved so far that one could be missing. Edges and results are the same for every value; 0 searches
-        in every call.
+        atoms have moved so far that one could be missing. Edges and results are the same for every value; with 0 the
+        search runs again whenever atoms have moved against each other.
     checkpoint_layers : bool, optional
         Less memory against more time for gradient forces, see :func:`escn_calc.load_potential`.
 
@@ -186,6 +187,7 @@ class ESCNCalculator(Calculator):
             potential = self.potential
             assert self._search is not None
             self._refuse_missing(properties or ["energy"])
+            _refuse_stress_without_volume(self.atoms, properties or [])
             try:
                 (prediction,) = potential.evaluate([self.atoms], self._search)
             except InputError as error:
@@ -212,13 +214,15 @@ class ESCNCalculator(Calculator):
             ASE's own: the model does not have the property.
         """
         with self._lock:
-            self._refuse_missing([name])
+            if allow_calculation:
+                self._refuse_missing([name])
             return super().get_property(name, atoms, allow_calculation)
 
     def get_hessian(self, atoms: Atoms) -> np.ndarray:
-        """Second derivatives of the energy, as saddle-point searches such as Sella ask for them.
+        """Derivative of the forces, symmetrised, as saddle-point searches such as Sella ask for it.
 
-        See :func:`escn_calc.hessian.hessian`; all atoms move, constraints are ignored.
+        See :func:`escn_calc.hessian.hessian`: exact for gradient forces, by finite differences for direct ones. All
+        atoms move, constraints are ignored.
 
         Returns
         -------
@@ -300,7 +304,7 @@ class ESCNCalculator(Calculator):
         return "escn"
 
     def _refuse_missing(self, properties: list[str]) -> None:
-        if not set(GRADIENT_ONLY).isdisjoint(properties):
+        if "implemented_properties" not in self.__dict__ and not set(GRADIENT_ONLY).isdisjoint(properties):
             _ = self.potential  # whether it has a stress is known once it is loaded
         missing = [name for name in properties if name not in self.implemented_properties]
         if missing:
@@ -311,16 +315,22 @@ class ESCNCalculator(Calculator):
             )
 
 
+def _refuse_stress_without_volume(atoms: Atoms, properties: list[str]) -> None:
+    if atoms.cell.rank < 3 and not set(GRADIENT_ONLY).isdisjoint(properties):
+        raise PropertyNotImplementedError(
+            f"{atoms.get_chemical_formula()} has no stress, because its cell {atoms.cell.lengths().tolist()} Å has no "
+            "volume; give it three cell vectors"
+        )
+
+
 def _check_settings(settings: dict[str, Any]) -> None:
     for name in OPTION_VALUES.keys() & settings.keys():
         if settings[name] is not None or None not in OPTION_VALUES[name]:
             check_option(name, settings[name], tuple(filter(None, OPTION_VALUES[name])))
     skin = settings.get("skin", 0.0)
-    if not (isinstance(skin, int | float) and 0 <= skin < np.inf):
+    if isinstance(skin, bool) or not (isinstance(skin, Real) and 0 <= float(skin) < np.inf):
         raise InputError(f"skin is {skin!r}; it must be a distance in Å, zero or more")
-    checkpoint_layers = settings.get("checkpoint_layers")
-    if not isinstance(checkpoint_layers, bool | None):
-        raise InputError(f"checkpoint_layers is {checkpoint_layers!r}; it must be True, False or None (automatic)")
+    check_flag("checkpoint_layers", settings.get("checkpoint_layers"))
 
 
 def _as_text(model: object) -> str:

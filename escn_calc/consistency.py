@@ -1,6 +1,8 @@
 """How far the forces of a model are from what forces should be, measured on one structure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 
 import torch
 from scipy.spatial.transform import Rotation
@@ -22,17 +24,17 @@ class ForceConsistency:
 
     Attributes
     ----------
-    forces_kind : the kind of forces that roll and rotation errors are about.
+    forces_kind : the kind of forces that roll and rotation errors are about, "direct" or "gradient".
     gradient_size : size of a component of the gradient forces.
     direct_error : difference of a component of the direct forces from the gradient; None without a force head.
     largest_direct_error : the largest of these differences.
     net_direct_force, net_gradient_force : length of the sum of the forces over all atoms; a gradient has none.
-    roll_energy, roll_forces : change under rolls of the edge frames, each edge by its own angle; zero in an exact
-        network, and the reason for ``frames="converged"``.
+    roll_energy, roll_forces : change under rolls of the edge frames, each edge by its own angle, the roll left out of
+        derivatives; zero in an exact network, and the reason for ``frames="converged"``.
     rotation_energy, rotation_forces : change when the structure is rotated (and the forces back).
     """
 
-    forces_kind: str | None
+    forces_kind: str
     gradient_size: float
     direct_error: float | None
     largest_direct_error: float | None
@@ -56,11 +58,13 @@ def force_consistency(model: EnergyModel, batch: StructureBatch, kind: str | Non
     graph = _graph(model, batch)
     gradient = _forces(model.evaluate(batch, graph, "gradient"))
     direct = _forces(model.evaluate(batch, graph, "direct")) if model.config.regress_forces else None
-    here = model.evaluate(batch, graph, kind or "gradient")
-    rolls = [_change(here, _rolled(model, batch, graph, kind, turn)) for turn in range(1, ROLLS + 1)]
+    kind = kind or "gradient"
+    unrolled = _rolled(model, batch, graph, kind, 0)
+    rolls = [_change(unrolled, _rolled(model, batch, graph, kind, turn)) for turn in range(1, ROLLS + 1)]
+    here = model.evaluate(batch, graph, kind)
     rotations = [_change(here, _rotated(model, batch, kind, matrix)) for matrix in _rotations()]
-    roll_energy, roll_forces = _rms(torch.tensor(rolls, dtype=torch.float64))
-    rotation_energy, rotation_forces = _rms(torch.tensor(rotations, dtype=torch.float64))
+    roll_energy, roll_forces = _rms(rolls)
+    rotation_energy, rotation_forces = _rms(rotations)
     return ForceConsistency(
         forces_kind=kind,
         gradient_size=_size(gradient),
@@ -75,15 +79,15 @@ def force_consistency(model: EnergyModel, batch: StructureBatch, kind: str | Non
     )
 
 
-def _rolled(model: EnergyModel, batch: StructureBatch, graph: RadiusGraph, kind: str | None, turn: int) -> Evaluation:
+def _rolled(model: EnergyModel, batch: StructureBatch, graph: RadiusGraph, kind: str, turn: int) -> Evaluation:
     frames = rolled(edge_frames(graph.vectors / graph.distances[:, None]), roll_angles(len(graph.source), turn))
-    return model.evaluate(batch, graph, kind or "gradient", frames.to(model.dtype).to(model.device))
+    return model.evaluate(batch, graph, kind, frames.to(model.dtype).to(model.device))
 
 
-def _rotated(model: EnergyModel, batch: StructureBatch, kind: str | None, matrix: Tensor) -> Evaluation:
+def _rotated(model: EnergyModel, batch: StructureBatch, kind: str, matrix: Tensor) -> Evaluation:
     """Evaluate the structure rotated by ``matrix`` and rotate its forces back."""
     turned = replace(batch, positions=batch.positions @ matrix.T, cells=batch.cells @ matrix.T)
-    evaluation = model.evaluate(turned, _graph(model, turned), kind or "gradient")
+    evaluation = model.evaluate(turned, _graph(model, turned), kind)
     return replace(evaluation, forces=_forces(evaluation) @ matrix)
 
 
@@ -106,10 +110,14 @@ def _change(here: Evaluation, there: Evaluation) -> tuple[float, float]:
     return float(there.energies.sum() - here.energies.sum()), _size(_forces(there) - _forces(here))
 
 
-def _rms(changes: Tensor) -> list[float]:
-    """Root mean square of each column of (T, 2)."""
-    found: list[float] = changes.square().mean(0).sqrt().tolist()
-    return found
+def _rms(changes: list[tuple[float, float]]) -> tuple[float, float]:
+    """Root mean square of each of the two numbers."""
+    energies, forces = zip(*changes, strict=True)
+    return _root_mean_square(energies), _root_mean_square(forces)
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    return sqrt(sum(value * value for value in values) / len(values))
 
 
 def _size(forces: Tensor) -> float:

@@ -15,11 +15,10 @@ from ase import Atoms
 from ase.build import add_adsorbate, fcc111, molecule
 from torch import Tensor
 
-from escn_calc.checkpoints.card import ModelCard
 from escn_calc.checkpoints.checkpoint import Checkpoint
 from escn_calc.checkpoints.network import build_network
 from escn_calc.graph import radius_graph
-from escn_calc.nn import ESCNConfig, ESCNOutput
+from escn_calc.nn import ESCNConfig
 from escn_calc.nn.rotations import edge_frames, rolled
 from escn_calc.nn.sphere_grid import edge_grid_shape
 from escn_calc.structures import StructureBatch
@@ -42,12 +41,12 @@ class Convergence:
 
     Attributes
     ----------
-    longitudes : of the edge grid.
+    longitudes : of the edge grid; None for those of the configuration.
     residual : largest change under rolls that remains, relative to the largest force and to the summed size of the
         atomic energies; float64.
     """
 
-    longitudes: int
+    longitudes: int | None
     residual: float
 
     @property
@@ -65,7 +64,7 @@ def converged_longitudes(checkpoint: Checkpoint) -> Convergence:
     measured to be below. Where even 33 are not enough, 33 and their residual, with a
     :class:`FramesNotConvergedWarning` if that exceeds 1e-6.
     """
-    found = _from_card(checkpoint.card) or _measured_once(checkpoint)
+    found = _from_card(checkpoint) or _measured_once(checkpoint)
     if found.residual > WORTH_A_WARNING:
         warnings.warn(
             f"model {checkpoint.card.name}: with {found.longitudes} longitudes the result still changes by "
@@ -76,17 +75,29 @@ def converged_longitudes(checkpoint: Checkpoint) -> Convergence:
     return found
 
 
-def _from_card(card: ModelCard) -> Convergence | None:
-    residual = card.metrics.get(RESIDUAL_METRIC)
-    if card.converged_longitudes is None or not isinstance(residual, float):
+def grid_in_use(checkpoint: Checkpoint, frames: str) -> Convergence | None:
+    """Return the edge grid behind ``frames`` and what rolls of the frames do there; None where they matter.
+
+    Resolved grids are taken as they are; what rolls do there is in the card or measured.
+    """
+    if checkpoint.config.resolved:
+        return _from_card(checkpoint) or _measured_once(checkpoint)
+    return converged_longitudes(checkpoint) if frames == "converged" else None
+
+
+def _from_card(checkpoint: Checkpoint) -> Convergence | None:
+    longitudes = checkpoint.card.converged_longitudes
+    residual = checkpoint.card.metrics.get(RESIDUAL_METRIC)
+    if not isinstance(residual, float) or (longitudes is None) != checkpoint.config.resolved:
         return None
-    return Convergence(card.converged_longitudes, residual)
+    return Convergence(longitudes, residual)
 
 
 def _measured_once(checkpoint: Checkpoint) -> Convergence:
     key = (checkpoint.card.sha256, checkpoint.config)
     if key not in _measured:
-        _measured[key] = _bisect(checkpoint)
+        resolved = checkpoint.config.resolved
+        _measured[key] = Convergence(None, roll_residual(checkpoint, None)) if resolved else _bisect(checkpoint)
     return _measured[key]
 
 
@@ -107,8 +118,9 @@ def _bisect(checkpoint: Checkpoint) -> Convergence:
 
 
 def with_converged_longitudes(checkpoint: Checkpoint) -> Checkpoint:
-    """Return the checkpoint with the outcome of :func:`converged_longitudes` in its card."""
-    found = converged_longitudes(checkpoint)
+    """Return the checkpoint with its converged edge grid, and what rolls still do there, in its card."""
+    found = grid_in_use(checkpoint, "converged")
+    assert found is not None
     update = {
         "converged_longitudes": found.longitudes,
         "metrics": checkpoint.card.metrics | {RESIDUAL_METRIC: float(f"{found.residual:.1e}")},
@@ -127,7 +139,7 @@ def roll_residual(checkpoint: Checkpoint, longitudes: int | None, structure: Ato
 
     Parameters
     ----------
-    checkpoint : the model.
+    checkpoint : the model; without a force head its gradient takes the place of the forces.
     longitudes : of the edge grid; None for those of the checkpoint.
     structure : what to evaluate; None for a rattled Cu(111) slab with CO.
     """
@@ -136,21 +148,24 @@ def roll_residual(checkpoint: Checkpoint, longitudes: int | None, structure: Ato
     batch = StructureBatch.from_atoms([structure or _probe(checkpoint)])
     graph = radius_graph(batch, config.cutoff, config.max_neighbors)
     frames = edge_frames(graph.vectors / graph.distances[:, None])
-    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        outputs = [
-            network(
-                batch.numbers, graph.source, graph.target, graph.vectors, rolled(frames, roll_angles(len(frames), turn))
-            )
-            for turn in range(ROLLS + 1)
-        ]
-    return max(_relative_change(outputs[0], other) for other in outputs[1:])
+
+    def evaluate(turn: int) -> tuple[Tensor, Tensor]:
+        vectors = graph.vectors.detach().requires_grad_(not config.regress_forces)
+        turned = rolled(frames, roll_angles(len(frames), turn))
+        output = network(batch.numbers, graph.source, graph.target, vectors, turned)
+        if output.forces is not None:
+            return output.node_energy, output.forces
+        return output.node_energy.detach(), torch.autograd.grad(output.node_energy.sum(), vectors)[0]
+
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        first = evaluate(0)
+        return max(_relative_change(first, evaluate(turn)) for turn in range(1, ROLLS + 1))
 
 
-def _relative_change(one: ESCNOutput, other: ESCNOutput) -> float:
-    change = (one.node_energy.sum() - other.node_energy.sum()).abs() / one.node_energy.abs().sum()
-    if one.forces is None or other.forces is None:
-        return float(change)
-    return float(max(change, (one.forces - other.forces).abs().max() / one.forces.abs().max()))
+def _relative_change(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
+    (energy, forces), (other_energy, other_forces) = one, other
+    change = (energy.sum() - other_energy.sum()).abs() / energy.abs().sum()
+    return float(max(change, (forces - other_forces).abs().max() / forces.abs().max()))
 
 
 def _probe(checkpoint: Checkpoint) -> Atoms:

@@ -49,8 +49,8 @@ class EnergyModel:
     checkpoint : configuration, weights and constants.
     device : where the network is evaluated.
     dtype : of its arithmetic.
-    edge_grid : longitudes of the edge grid that replace those of the checkpoint, and what rolls of the frames still do
-        there; None keeps those of the checkpoint.
+    edge_grid : longitudes of the edge grid, and what rolls of the frames do there; None for those of the checkpoint,
+        where nothing is known about rolls.
     checkpoint_layers : whether a backward pass keeps only the input of each layer and computes the rest again;
         None: where keeping everything would take too much of the free memory.
     """
@@ -93,18 +93,19 @@ class EnergyModel:
         with torch.inference_mode(forces != "gradient"), torch.autocast(self.device, enabled=False):
             if forces == "gradient":
                 return self._with_gradient(batch, graph, frames)
-            energies, direct = self._scaled(batch, graph, self._vectors(graph), frames)
+            energies, direct = self._scaled(batch, graph, self._vectors(graph), frames, recompute=False)
             wanted = direct.cpu().double() if forces == "direct" and direct is not None else None
             return Evaluation(self._with_constants(batch, energies), wanted, None)
 
     def hessian(self, batch: StructureBatch, graph: RadiusGraph, indices: list[int]) -> Tensor:
         """Second derivatives of the energy of one structure for the n atoms ``indices``, (3n, 3n) float64 eV/Å².
 
-        One backward pass keeps the graph of the gradient; each row is a second one through it.
+        One backward pass keeps the graph of the gradient; each row is a second one through it. Everything is kept,
+        because computing layers again would save nothing here.
         """
         displacements = torch.zeros(batch.num_atoms, 3, dtype=torch.float64, device=graph.vectors.device)
         displacements.requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(self.device, enabled=False):
             energy = self._energies_of_displaced(batch, graph, displacements).sum()
             (gradient,) = torch.autograd.grad(energy, displacements, create_graph=True, materialize_grads=True)
             moving = torch.tensor(indices, device=gradient.device)
@@ -113,17 +114,15 @@ class EnergyModel:
 
     def _energies_of_displaced(self, batch: StructureBatch, graph: RadiusGraph, displacements: Tensor) -> Tensor:
         """Energies (N,) in eV, without constants, of atoms moved by ``displacements`` (N, 3) in Å; edges stay."""
-        sources = Incidence.of(graph.source, batch.num_atoms)
-        targets = Incidence.of(graph.target, batch.num_atoms)
+        sources, targets = Incidence(graph.source, batch.num_atoms), Incidence(graph.target, batch.num_atoms)
         moved = graph.vectors + sources.take(displacements) - targets.take(displacements)
-        with torch.autocast(self.device, enabled=False):
-            energies, _ = self._scaled(batch, graph, moved.to(self.dtype).to(self.device), None)
+        energies, _ = self._scaled(batch, graph, moved.to(self.dtype).to(self.device), None, recompute=False)
         return energies
 
     def _with_gradient(self, batch: StructureBatch, graph: RadiusGraph, frames: Tensor | None) -> Evaluation:
         vectors = self._vectors(graph).detach().requires_grad_()
         with torch.enable_grad():
-            energies, _ = self._scaled(batch, graph, vectors, frames)
+            energies, _ = self._scaled(batch, graph, vectors, frames, recompute=self._checkpoints(batch, graph))
         (slopes,) = torch.autograd.grad(energies.sum(), vectors, materialize_grads=True)
         forces, virials = _sum_over_edges(slopes.cpu().double(), graph, batch.num_atoms)
         return Evaluation(self._with_constants(batch, energies.detach()), forces, virials)
@@ -132,13 +131,11 @@ class EnergyModel:
         return graph.vectors.to(self.dtype).to(self.device)
 
     def _scaled(
-        self, batch: StructureBatch, graph: RadiusGraph, vectors: Tensor, frames: Tensor | None
+        self, batch: StructureBatch, graph: RadiusGraph, vectors: Tensor, frames: Tensor | None, *, recompute: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Energies (N,) in eV without constants, and direct forces (N, 3) in eV/Å."""
         numbers, source, target = (part.to(self.device) for part in (batch.numbers, graph.source, graph.target))
-        output = self.network(
-            numbers, source, target, vectors, frames, checkpoint_layers=self._checkpoints(batch, graph)
-        )
+        output = self.network(numbers, source, target, vectors, frames, checkpoint_layers=recompute)
         energies = output.node_energy * self._normalizers.energy_std
         if self.config.energy_reduce == "mean":
             energies = energies / batch.natoms[batch.structure_of_atom].to(self.device)
@@ -162,8 +159,7 @@ class EnergyModel:
 
 def _sum_over_edges(slopes: Tensor, graph: RadiusGraph, num_atoms: int) -> tuple[Tensor, Tensor]:
     """Forces (N, 3) and virials (N, 3, 3) from ``slopes`` dE/dv (E, 3), all float64 on the CPU."""
-    sources = Incidence.of(graph.source.cpu(), num_atoms)
-    targets = Incidence.of(graph.target.cpu(), num_atoms)
+    sources, targets = Incidence(graph.source.cpu(), num_atoms), Incidence(graph.target.cpu(), num_atoms)
     products = slopes[:, :, None] * graph.vectors.cpu()[:, None, :]
     virials = targets.sum(products)
     return targets.sum(slopes) - sources.sum(slopes), (virials + virials.transpose(1, 2)) / 2

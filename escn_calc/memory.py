@@ -1,7 +1,8 @@
 """Whether a backward pass can keep all intermediate values of the network in memory."""
 
-import os
+import math
 from math import prod
+from pathlib import Path
 
 import torch
 
@@ -30,20 +31,39 @@ def kept_bytes(config: ESCNConfig, num_atoms: int, num_edges: int, dtype: torch.
     kept = [len(kept_coefficients(*orders)) for orders in zip(config.lmax_list, config.mmax_list, strict=True)]
     sizes = [(lmax + 1) ** 2 for lmax in config.lmax_list]
     grids = [prod(edge_grid_shape(config, index)) for index in range(len(sizes))]
-    coefficients = sum(2 * size + grid + 2 * rows for size, grid, rows in zip(sizes, grids, kept, strict=True))
+    coefficients = sum(2 * size + grid + rows for size, grid, rows in zip(sizes, grids, kept, strict=True))
     hidden = 2 * (3 + 8 * max(config.mmax_list)) * config.hidden_channels
     per_edge = config.num_layers * (channels * coefficients + hidden + 2 * config.edge_channels)
-    wigner = 3 * sum(size * rows for size, rows in zip(sizes, kept, strict=True))
+    wigner = 2 * sum(size * rows for size, rows in zip(sizes, kept, strict=True))
     samples = config.num_layers * prod(node_grid_shape(config)) + config.num_sphere_samples
     per_atom = 2 * samples * config.all_channels
     return dtype.itemsize * (num_edges * (per_edge + wigner) + num_atoms * per_atom)
 
 
 def _free_bytes(device: str) -> float:
-    """Memory that can be allocated now; where the system does not tell, half of what it has."""
+    """Memory that can be allocated now, without limit where the system does not tell."""
     if device == "cuda":
-        return float(torch.cuda.mem_get_info()[0])
-    page = os.sysconf("SC_PAGE_SIZE")
-    if "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return float(page * os.sysconf("SC_AVPHYS_PAGES"))
-    return 0.5 * page * os.sysconf("SC_PHYS_PAGES")
+        cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return float(torch.cuda.mem_get_info()[0] + cached)
+    return min(_free_of_the_system(), _free_of_the_container())
+
+
+def _free_of_the_system() -> float:
+    """Linux's own estimate, which counts what its caches would give back."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return math.inf
+    sizes = dict(line.split(":", 1) for line in lines)
+    return 1024.0 * int(sizes["MemAvailable"].split()[0])
+
+
+def _free_of_the_container() -> float:
+    """Limit less use of the control group of a container or batch job (cgroup v2)."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+        used = (folder / "memory.current").read_text(encoding="ascii").strip()
+    except OSError:
+        return math.inf
+    return math.inf if limit == "max" else float(int(limit) - int(used))

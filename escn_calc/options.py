@@ -8,6 +8,18 @@ FORCES = ("direct", "gradient")
 FRAMES = ("canonical", "converged")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Make sure that an option is True, False or None, which leaves the choice to the program.
+
+    Raises
+    ------
+    InputError
+        It is something else.
+    """
+    if not isinstance(value, bool | None):
+        raise InputError(f"{name} is {value!r}; it must be True, False or None (automatic)")
+
+
 def check_option(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Make sure that an option has one of its values.
 

@@ -1,7 +1,8 @@
 """Energies and forces of many structures from one model, in the model's own precision."""
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +17,23 @@ from escn_calc.checkpoints import load_checkpoint
 from escn_calc.checkpoints.card import ModelCard
 from escn_calc.checkpoints.checkpoint import Checkpoint
 from escn_calc.consistency import ForceConsistency, force_consistency
-from escn_calc.convergence import converged_longitudes
+from escn_calc.convergence import grid_in_use
 from escn_calc.energy_model import EnergyModel, Evaluation
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.graph import RadiusGraph, radius_graph, search_pairs
 from escn_calc.graph.pairs import PairSearch
+from escn_calc.hessian import moving_atoms
 from escn_calc.nn import ESCNConfig
-from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_option
-from escn_calc.structures import StructureBatch, check_elements
+from escn_calc.nn.sphere_grid import edge_grid_shape
+from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_flag, check_option
+from escn_calc.structures import StructureBatch, caller_level, check_elements
 
 MEMORY_WORDS = ("allocate memory", "out of memory", "ALLOC_FAILED")
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
+
+
+class TurningFramesWarning(UserWarning):
+    """Gradient forces contain the turning of the edge frames, because the energy depends on it."""
 
 
 class ReducedPrecisionWarning(UserWarning):
@@ -83,9 +90,10 @@ class Potential:
         self.device, self.dtype, self.frames = device, dtype, frames
         self.forces = _kind_of_forces(checkpoint, forces)
         with torch.inference_mode(False):
-            own_grid = frames == "canonical" or checkpoint.config.resolved
-            edge_grid = None if own_grid else converged_longitudes(checkpoint)
+            edge_grid = grid_in_use(checkpoint, frames)
             self._model = EnergyModel(checkpoint, device, DTYPES[dtype], edge_grid, checkpoint_layers)
+        if self.forces == "gradient" and self._model.network.roll_in_derivative:
+            _warn_of_turning_frames(self.card.name, self.config, frames)
 
     @property
     def config(self) -> ESCNConfig:
@@ -125,7 +133,7 @@ class Potential:
                 evaluation = self._model.evaluate(batch, self._graph(batch, search), self.forces)
         return self._predictions(structures, batch, evaluation)
 
-    def hessian(self, atoms: Atoms, indices: list[int] | None = None) -> np.ndarray:
+    def hessian(self, atoms: Atoms, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Second derivatives of the energy, exact up to rounding, by two backward passes.
 
         They belong to the energy, whatever kind of forces the potential returns.
@@ -148,9 +156,9 @@ class Potential:
         """
         with torch.inference_mode(False), torch.no_grad():
             batch = self._checked_batch([atoms])
-            moving = _checked_indices(indices, len(atoms))
+            moving = moving_atoms(atoms, np.arange(len(atoms)) if indices is None else indices)
             with _failures_described(batch, self.device):
-                matrix = self._model.hessian(batch, self._graph(batch, search_pairs), moving)
+                matrix = self._model.hessian(batch, self._graph(batch, search_pairs), moving.tolist())
         return _finite(matrix, f"Hessian of {batch.describe_structure(0)}")
 
     def force_consistency(self, atoms: Atoms) -> ForceConsistency:
@@ -168,7 +176,12 @@ class Potential:
         with torch.inference_mode(False), torch.no_grad():
             batch = self._checked_batch([atoms])
             with _failures_described(batch, self.device):
-                return force_consistency(self._model, batch, self.forces)
+                found = force_consistency(self._model, batch, self.forces)
+        if not all(math.isfinite(value) for value in vars(found).values() if isinstance(value, float)):
+            raise CalculationError(
+                f"{batch.describe_structure(0)}: energies or forces are not finite; check the structure"
+            )
+        return found
 
     def _checked_batch(self, structures: list[Atoms]) -> StructureBatch:
         batch = StructureBatch.from_atoms(structures)
@@ -250,6 +263,7 @@ def load_potential(
     check_option("frames", frames, FRAMES)
     if forces is not None:
         check_option("forces", forces, FORCES)
+    check_flag("checkpoint_layers", checkpoint_layers)
     return Potential(
         load_checkpoint(model),
         device=choose_device(device, dtype),
@@ -266,17 +280,6 @@ def _kind_of_forces(checkpoint: Checkpoint, asked: str | None) -> str | None:
             f"model {checkpoint.card.name} has no force head, so there are no direct forces; use forces='gradient'"
         )
     return asked or checkpoint.card.forces
-
-
-def _checked_indices(indices: list[int] | None, natoms: int) -> list[int]:
-    if indices is None:
-        return list(range(natoms))
-    chosen = [int(index) for index in indices]
-    wrong = [index for index in chosen if not 0 <= index < natoms]
-    if wrong or len(set(chosen)) < len(chosen) or not chosen:
-        found = f"{wrong[0]} is not an atom" if wrong else "they are empty or name an atom twice"
-        raise InputError(f"indices of moving atoms: {found}; give different numbers from 0 to {natoms - 1}")
-    return chosen
 
 
 def choose_device(device: str, dtype: str) -> str:
@@ -325,6 +328,20 @@ def _failure_message(error: Exception, batch: StructureBatch, device: str) -> st
     return f"the evaluation of {size} failed on {device}: {reason}"
 
 
+def _warn_of_turning_frames(model: str, config: ESCNConfig, frames: str) -> None:
+    remedy = "no edge grid of reasonable size frees this model of it"
+    if config.resolved:
+        remedy = f"a model needs more edge_longitudes than {edge_grid_shape(config, 0)[1]} for that"
+    elif frames == "canonical":
+        remedy = "use frames='converged'"
+    warnings.warn(
+        f"model {model}: on this edge grid the energy depends on the roll of the edge frames, so its gradient contains "
+        f"their turning, which grows without bound for edges close to one direction; {remedy} (docs/forces.md)",
+        TurningFramesWarning,
+        stacklevel=caller_level(),
+    )
+
+
 def _warn_of_reduced_precision(dtype: str) -> None:
     """Torch's process-wide matmul precision turns float32 products into bfloat16 or TF32; it is not ours to change."""
     setting = torch.get_float32_matmul_precision()
@@ -333,5 +350,5 @@ def _warn_of_reduced_precision(dtype: str) -> None:
             f"torch.set_float32_matmul_precision({setting!r}) is in force: float32 results have the accuracy of "
             "bfloat16 or TF32; set it to 'highest', or use dtype='float64'",
             ReducedPrecisionWarning,
-            stacklevel=3,
+            stacklevel=caller_level(),
         )

@@ -194,10 +194,10 @@ def _first_atom(batch: StructureBatch, where: Tensor) -> str:
 
 @cache
 def _warn_once(message: str, category: type[UserWarning]) -> None:
-    warnings.warn(message, category, stacklevel=_caller_level())
+    warnings.warn(message, category, stacklevel=caller_level())
 
 
-def _caller_level() -> int:
+def caller_level() -> int:
     """Stack level, as seen by the calling function, of the innermost line that is neither this package's nor ASE's."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("escn_calc", "ase"):

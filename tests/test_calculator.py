@@ -113,6 +113,7 @@ def test_names_come_before_paths_as_at_loading(loader, tmp_path, monkeypatch):
         ({"skin": -0.1}, "skin is -0.1; it must be a distance in Å, zero or more"),
         ({"skin": float("nan")}, "skin is nan; it must be a distance"),
         ({"skin": "0.5"}, "skin is '0.5'; it must be a distance"),
+        ({"skin": True}, "skin is True; it must be a distance"),
         ({"checkpoint_layers": "auto"}, "checkpoint_layers is 'auto'; it must be True, False or None"),
     ],
 )
@@ -253,6 +254,51 @@ def test_energy_only_model_has_no_forces(loader, atoms):
     assert calculator.implemented_properties == ESCNCalculator.implemented_properties
 
 
+@pytest.mark.parametrize("suffix", ["traj", "extxyz", "db"])
+def test_writing_a_structure_neither_loads_nor_needs_the_model(loader, atoms, tmp_path, suffix):
+    atoms.calc = ESCNCalculator()
+    write(tmp_path / f"before.{suffix}", atoms)
+    assert loader.requests == []
+    atoms.get_forces()
+    copies = [copy.deepcopy(atoms), pickle.loads(pickle.dumps(atoms))]
+    loader.requests.clear()
+    for number, other in enumerate(copies):
+        write(tmp_path / f"{number}.{suffix}", other)
+        assert read(tmp_path / f"{number}.{suffix}").get_potential_energy() == pytest.approx(
+            atoms.get_potential_energy()
+        )
+    assert loader.requests == []
+
+
+def test_the_skin_reaches_the_search(loader, atoms, monkeypatch):
+    searches = []
+    original = ToyPotential.evaluate
+
+    def evaluate(self, structures, search):
+        searches.append(search)
+        return original(self, structures, search)
+
+    monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
+    atoms.calc = ESCNCalculator(skin=np.float32(0.25))
+    for _ in range(2):
+        atoms.positions += 0.01
+        atoms.get_forces()
+    first, second = searches
+    assert first is second and first.skin == 0.25
+    atoms.calc.set(skin=1.0)
+    atoms.get_forces()
+    assert searches[-1].skin == 1.0
+
+
+def test_reset_forgets_the_neighbours(loader, atoms, monkeypatch):
+    atoms.calc = ESCNCalculator()
+    atoms.get_forces()
+    forgotten = []
+    monkeypatch.setattr(type(atoms.calc._search), "reset", lambda self: forgotten.append(self))
+    atoms.calc.reset()
+    assert forgotten == [atoms.calc._search]
+
+
 def test_stress_comes_with_gradient_forces_only(loader, atoms):
     atoms.calc = ESCNCalculator()
     with pytest.raises(PropertyNotImplementedError, match=r"has no stress; .*; stress needs forces='gradient'"):
@@ -262,8 +308,10 @@ def test_stress_comes_with_gradient_forces_only(loader, atoms):
     molecule_without_cell = molecule("CO")
     molecule_without_cell.calc = atoms.calc
     molecule_without_cell.get_forces()
-    with pytest.raises(PropertyNotImplementedError, match="stress"):
+    calls = loader.potentials[-1].calls
+    with pytest.raises(PropertyNotImplementedError, match=r"CO has no stress, because its cell .* has no volume"):
         molecule_without_cell.get_stress()
+    assert loader.potentials[-1].calls == calls
 
 
 @pytest.mark.parametrize("ask", ["get_dipole_moment", "get_magnetic_moments", "get_charges"])

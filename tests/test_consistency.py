@@ -10,6 +10,10 @@ from tests.finite_differences import triclinic_slab
 from tests.parity import MODELS, checkpoint
 from tests.smooth import smooth_checkpoint
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::escn_calc.potential.TurningFramesWarning", "ignore::escn_calc.convergence.FramesNotConvergedWarning"
+)
+
 
 def potential(model, **options):
     stored = smooth_checkpoint() if model == "smooth" else checkpoint(model)
@@ -77,7 +81,6 @@ def test_smooth_model(record_figure):
     assert found.rotation_energy < 1e-3 and found.roll_energy < 1e-3
 
 
-@pytest.mark.filterwarnings("ignore::escn_calc.convergence.FramesNotConvergedWarning")
 @pytest.mark.parametrize("model", MODELS)
 def test_direct_and_gradient_forces_of_every_stored_model(model, record_figure):
     """The weights are random, so the two need not agree at all: the figures say how much they do not."""

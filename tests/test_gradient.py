@@ -8,9 +8,9 @@ import torch
 from ase.calculators.fd import calculate_numerical_stress
 
 from escn_calc import ESCNCalculator, load_potential
-from escn_calc.convergence import FramesNotConvergedWarning
+from escn_calc.convergence import RESIDUAL_METRIC, with_converged_longitudes
 from escn_calc.errors import InputError
-from escn_calc.potential import Potential
+from escn_calc.potential import Potential, TurningFramesWarning
 from tests.finite_differences import (
     bent_molecule,
     bulk_crystal,
@@ -24,6 +24,9 @@ from tests.parity import MODELS, checkpoint
 from tests.smooth import smooth_checkpoint, write_smooth_model
 from tests.tolerances import FORCES_OF_FINITE_DIFFERENCES, STRESS_OF_FINITE_DIFFERENCES
 
+ROLLS_MATTER = pytest.mark.filterwarnings(
+    "ignore::escn_calc.potential.TurningFramesWarning", "ignore::escn_calc.convergence.FramesNotConvergedWarning"
+)
 SMOOTH_STEP = 1e-3
 PUBLISHED_STEP = 4e-4  # the radial functions of published models are 0.02 Å wide
 SMOOTH_STRUCTURES = {
@@ -54,7 +57,7 @@ def test_smooth_model(name, record_figure):
         assert stress < STRESS_OF_FINITE_DIFFERENCES
 
 
-@pytest.mark.filterwarnings("ignore::escn_calc.convergence.FramesNotConvergedWarning")
+@ROLLS_MATTER
 @pytest.mark.parametrize("model", MODELS)
 def test_published_models_with_converged_frames(model, record_figure):
     stored = checkpoint(model)
@@ -66,6 +69,7 @@ def test_published_models_with_converged_frames(model, record_figure):
     assert stress < STRESS_OF_FINITE_DIFFERENCES
 
 
+@ROLLS_MATTER
 @pytest.mark.parametrize("model", ["l2m1", "l6m2", "l3m3_full"])
 def test_coarse_canonical_grids_have_the_exact_gradient_of_their_energy(model, record_figure):
     stored = checkpoint(model)
@@ -105,6 +109,59 @@ def test_parts_add_up(record_figure):
     assert torque < 1e-3 * np.abs(free.forces).max()
 
 
+def left_handed(atoms):
+    """The same slab in a cell with two vectors exchanged, one atom a lattice vector away."""
+    copy = atoms.copy()
+    copy.set_cell(atoms.cell.array[[1, 0, 2]])
+    copy.positions[3] += copy.cell.array[0]
+    return copy
+
+
+def in_a_box(atoms):
+    """Without periodic directions; the cell has a volume all the same."""
+    copy = atoms.copy()
+    copy.pbc = False
+    return copy
+
+
+@pytest.mark.parametrize("change", [left_handed, in_a_box])
+def test_unusual_cells(change):
+    atoms, potential = change(triclinic_slab(5.0, 0)), gradient_potential(smooth_checkpoint())
+    assert forces_error(potential, atoms, [(3, 0), (8, 2), (9, 1)], SMOOTH_STEP) < FORCES_OF_FINITE_DIFFERENCES
+    assert stress_error(potential, atoms, SMOOTH_STEP) < STRESS_OF_FINITE_DIFFERENCES
+
+
+@pytest.mark.parametrize("repulsion", ["zbl", None])
+def test_mean_energies_normalisers_and_references_in_a_batch(repulsion):
+    """A model whose raw output is a mean over atoms; two structures of different size in every evaluation."""
+    stored = smooth_checkpoint(repulsion=repulsion)
+    normalizers = replace(stored.normalizers, energy_mean=-3.0, energy_std=5 * stored.normalizers.energy_std)
+    mean = replace(stored, config=replace(stored.config, energy_reduce="mean"), normalizers=normalizers)
+    potential, other = gradient_potential(mean), bent_molecule()
+    together = Together(potential, other)
+    atoms = triclinic_slab(5.0, 0)
+    assert forces_error(together, atoms, [(0, 0), (8, 2), (9, 1)], SMOOTH_STEP) < FORCES_OF_FINITE_DIFFERENCES
+    assert stress_error(together, atoms, SMOOTH_STEP) < STRESS_OF_FINITE_DIFFERENCES
+
+
+class Together:
+    """Evaluates every structure in one batch with another one and returns its own part."""
+
+    def __init__(self, potential, other):
+        self.potential, self.other = potential, other
+
+    def evaluate(self, structures):
+        pairs = [part for atoms in structures for part in (self.other, atoms)]
+        return self.potential.evaluate(pairs)[1::2]
+
+
+def test_autocast_of_the_caller_changes_nothing():
+    potential, atoms = gradient_potential(smooth_checkpoint(), dtype="float32"), triclinic_slab(5.0, 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (inside,) = potential.evaluate([atoms])
+    assert np.array_equal(inside.forces, potential.evaluate([atoms])[0].forces)
+
+
 def test_stress_needs_a_volume():
     potential = gradient_potential(smooth_checkpoint())
     slab = triclinic_slab(5.0, 0).copy()
@@ -117,6 +174,7 @@ def test_stress_needs_a_volume():
     assert without_cell.forces == pytest.approx(with_cell.forces, abs=1e-10)
 
 
+@ROLLS_MATTER
 @pytest.mark.parametrize("model", ["smooth", "l6m2", "multires"])
 def test_energy_and_forces_do_not_depend_on_how_they_are_computed(model):
     stored = smooth_checkpoint() if model == "smooth" else checkpoint(model)
@@ -134,6 +192,7 @@ def test_energy_and_forces_do_not_depend_on_how_they_are_computed(model):
         assert direct.energy == plain.energy and direct.forces_kind == "direct" and direct.stress is None
 
 
+@ROLLS_MATTER
 def test_repeated_gradients_have_identical_bits_with_several_threads():
     potential = gradient_potential(checkpoint("l6m2"), dtype="float32")
     atoms = slab_for(checkpoint("l6m2")).repeat((2, 2, 1))
@@ -146,6 +205,7 @@ def test_repeated_gradients_have_identical_bits_with_several_threads():
     assert all(np.array_equal(result.forces, results[0].forces) for result in results)
 
 
+@ROLLS_MATTER
 @pytest.mark.parametrize("model", ["smooth", "l2m1", "l6m2", "silu_basis"])
 def test_float32(model, record_figure):
     stored = smooth_checkpoint() if model == "smooth" else checkpoint(model)
@@ -162,6 +222,7 @@ def test_isolated_atoms_have_no_force():
     assert np.array_equal(prediction.forces, np.zeros((1, 3)))
 
 
+@ROLLS_MATTER
 def test_energy_only_models_have_gradients_when_asked():
     stored = checkpoint("l2m1")
     state = {key: value for key, value in stored.state.items() if not key.startswith("force_block")}
@@ -184,10 +245,33 @@ def test_kinds_of_forces_are_checked_before_anything_is_loaded():
         load_potential("no such model", forces="autograd")
 
 
-def test_unconverged_frames_keep_the_roll_in_the_derivative():
-    with pytest.warns(FramesNotConvergedWarning):
-        coarse = gradient_potential(checkpoint("hydra"), frames="converged")
-    assert coarse._model.network.roll_in_derivative
-    assert not gradient_potential(checkpoint("l6m2"), frames="converged")._model.network.roll_in_derivative
-    assert gradient_potential(checkpoint("l6m2"))._model.network.roll_in_derivative
-    assert not gradient_potential(smooth_checkpoint())._model.network.roll_in_derivative
+def test_the_roll_leaves_the_derivative_only_where_it_does_not_matter(recwarn):
+    for stored, frames in ((checkpoint("l6m2"), "converged"), (smooth_checkpoint(), "canonical")):
+        assert not gradient_potential(stored, frames=frames)._model.network.roll_in_derivative
+        assert not recwarn.list
+    for stored, frames, remedy in (
+        (checkpoint("l6m2"), "canonical", "use frames='converged'"),
+        (checkpoint("sigmoid_basis"), "converged", "no edge grid of reasonable size frees this model of it"),
+        (smooth_checkpoint(edge_longitudes=3), "canonical", "a model needs more edge_longitudes than 3"),
+    ):
+        with pytest.warns(TurningFramesWarning, match=f"contains their turning, .*; {remedy}"):
+            potential = gradient_potential(stored, frames=frames)
+        assert potential._model.network.roll_in_derivative
+
+
+@pytest.mark.filterwarnings("ignore::escn_calc.potential.TurningFramesWarning")
+def test_resolved_grids_that_are_too_coarse_have_the_exact_gradient_too():
+    coarse = smooth_checkpoint(edge_longitudes=3)
+    atoms, potential = triclinic_slab(5.0, 0), gradient_potential(coarse)
+    assert forces_error(potential, atoms, [(0, 0), (8, 2), (9, 1)], SMOOTH_STEP) < FORCES_OF_FINITE_DIFFERENCES
+    assert stress_error(potential, atoms, SMOOTH_STEP) < STRESS_OF_FINITE_DIFFERENCES
+
+
+def test_longitudes_and_what_rolls_do_are_kept_in_the_card():
+    stored = smooth_checkpoint()
+    found = with_converged_longitudes(stored)
+    assert found.card.converged_longitudes is None
+    assert found.card.metrics[RESIDUAL_METRIC] < 1e-7
+    pretended = replace(found, card=found.card.model_copy(update={"metrics": {RESIDUAL_METRIC: 1e-3}}))
+    with pytest.warns(TurningFramesWarning):
+        gradient_potential(pretended)

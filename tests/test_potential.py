@@ -19,7 +19,7 @@ from escn_calc.convergence import (
     converged_longitudes,
     roll_residual,
 )
-from escn_calc.errors import CalculationError, InputError
+from escn_calc.errors import CalculationError, CheckpointError, InputError
 from escn_calc.graph import radius_graph
 from escn_calc.nn.rotations import edge_frames, rolled
 from escn_calc.potential import Potential, Prediction, ReducedPrecisionWarning, load_potential
@@ -376,13 +376,16 @@ def test_default_device_of_torch_does_not_matter():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore::escn_calc.potential.TurningFramesWarning")
+@pytest.mark.parametrize("forces", ["direct", "gradient"])
 @pytest.mark.parametrize("model", ["l6m2", "multires"])
-def test_cuda_agrees_with_cpu(model):
+def test_cuda_agrees_with_cpu(model, forces):
     many = [slab(), molecule("CH3OH"), bulk("Ni"), Atoms("O")]
     for dtype in ("float32", "float64"):
-        on_cpu = load_potential(checkpoint_path(model), dtype=dtype, device="cpu").evaluate(many)
-        on_cuda = load_potential(checkpoint_path(model), dtype=dtype, device="cuda").evaluate(many)
-        again = load_potential(checkpoint_path(model), dtype=dtype, device="cuda").evaluate(many)
+        options = {"dtype": dtype, "forces": forces}
+        on_cpu = load_potential(checkpoint_path(model), device="cpu", **options).evaluate(many)
+        on_cuda = load_potential(checkpoint_path(model), device="cuda", **options).evaluate(many)
+        again = load_potential(checkpoint_path(model), device="cuda", **options).evaluate(many)
         for cpu, cuda, repeat in zip(on_cpu, on_cuda, again, strict=True):
             scale = max(np.abs(cpu.forces).max(), 1.0)
             assert abs(cpu.energy - cuda.energy) / np.abs(cpu.energies).sum() < REORDERED[dtype]
@@ -403,14 +406,21 @@ def test_energy_only_model():
     stored = checkpoint("l2m1")
     state = {key: value for key, value in stored.state.items() if not key.startswith("force_block")}
     config = replace(stored.config, regress_forces=False)
-    potential = Potential(
-        replace(stored, config=config, state=state), device="cpu", dtype="float32", frames="canonical"
-    )
+    card = stored.card.model_copy(update={"forces": None})
+    energy_only = replace(stored, config=config, state=state, card=card)
+    potential = Potential(energy_only, device="cpu", dtype="float32", frames="canonical")
     (prediction,) = potential.evaluate([slab()])
     assert prediction.forces is None
     assert prediction.forces_kind is None
-    assert not potential.has_forces
-    assert converged_longitudes(replace(stored, config=config, state=state)).longitudes > 3
+    assert not potential.has_force_head
+    assert converged_longitudes(energy_only).longitudes > 3
+
+
+def test_a_card_that_promises_forces_without_a_head_is_refused():
+    stored = checkpoint("l2m1")
+    state = {key: value for key, value in stored.state.items() if not key.startswith("force_block")}
+    with pytest.raises(CheckpointError, match="direct forces, but the configuration has no force head"):
+        replace(stored, config=replace(stored.config, regress_forces=False), state=state)
 
 
 def test_overflow_is_an_error_not_a_nan():
@@ -428,10 +438,10 @@ def test_overflow_is_an_error_not_a_nan():
 def test_out_of_memory_is_named(failure, monkeypatch):
     potential = load_potential(checkpoint_path("l2m1"), device="cpu")
 
-    def fail(*_):
+    def fail(*_, **__):
         raise failure
 
-    monkeypatch.setattr(potential._network, "forward", fail)
+    monkeypatch.setattr(potential._model.network, "forward", fail)
     with pytest.raises(CalculationError, match="out of memory on cpu for 1 structures with 5 atoms"):
         potential.evaluate([molecule("CH4")])
 
@@ -439,10 +449,10 @@ def test_out_of_memory_is_named(failure, monkeypatch):
 def test_other_failures_of_torch_are_named(monkeypatch):
     potential = load_potential(checkpoint_path("l2m1"), device="cpu")
 
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("something else\nand a stack of C++")
 
-    monkeypatch.setattr(potential._network, "forward", fail)
+    monkeypatch.setattr(potential._model.network, "forward", fail)
     with pytest.raises(CalculationError, match=r"1 structures with 5 atoms together failed on cpu: something else$"):
         potential.evaluate([molecule("CH4")])
 

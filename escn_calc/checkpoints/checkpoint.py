@@ -36,6 +36,8 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         validate_state(self.state, self.config)
+        if self.card.forces == "direct" and not self.config.regress_forces:
+            raise CheckpointError("the card speaks of direct forces, but the configuration has no force head")
         if self.element_references is None:
             return
         if tuple(self.element_references.shape) != (NUM_ELEMENT_REFERENCES,):

@@ -26,12 +26,12 @@ def build_network(
     dtype : of weights, grids and arithmetic.
     edge_longitudes : replaces the longitudes of the edge grid; None keeps those of the checkpoint.
     roll_in_derivative : False if derivatives may leave the roll of the edge frames out, because the energy on this grid
-        does not depend on it; on resolved grids they always do.
+        does not depend on it.
     """
     config = checkpoint.config
     if edge_longitudes is not None:
         config = replace(config, edge_longitudes=edge_longitudes)
     with torch.device("cpu"):
-        network = ESCN(config, dtype, roll_in_derivative=roll_in_derivative and not config.resolved)
+        network = ESCN(config, dtype, roll_in_derivative=roll_in_derivative)
     network.load_state_dict(checkpoint.state, strict=False)
     return network.eval().requires_grad_(False)

@@ -126,6 +126,11 @@ class ESCNConfig:
                 f"longitudes: take 2 n^2 points, such as {2 * latitudes**2 or 2} or {2 * (latitudes + 1) ** 2}"
             )
         fewest = max(self.lmax_list) + 1
+        if latitudes < fewest:
+            raise CheckpointError(
+                f"num_sphere_samples is {self.num_sphere_samples}, but degrees up to {fewest - 1} need at least "
+                f"{2 * fewest**2} output points"
+            )
         if self.resolution is not None and self.resolution < fewest:
             raise CheckpointError(
                 f"resolution is {self.resolution}, but degrees up to {fewest - 1} need at least {fewest} latitudes"

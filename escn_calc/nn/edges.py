@@ -18,17 +18,14 @@ class Edges:
 
     Attributes
     ----------
-    source, target : the two ends; ``target.nodes`` ascending.
+    source, target : the two ends.
     wigner : per resolution (E, M_i, K_i), rows m-major, |m| <= mmax.
-    gathered : per resolution (N, degree * M_i, K_i), the Wigner rows of all edges into a node under each other,
-        zero where a node has fewer edges.
     """
 
     source: Incidence
     target: Incidence
     layout: EdgeLayout
     wigner: list[Tensor]
-    gathered: list[Tensor]
     channels: int
 
     @classmethod
@@ -36,15 +33,13 @@ class Edges:
         cls, config: ESCNConfig, layout: EdgeLayout, num_nodes: int, source: Tensor, target: Tensor, frames: Tensor
     ) -> "Edges":
         """Compute the Wigner matrices of ``frames`` (E, 3, 3) and lay the edges out for the layers."""
-        assert bool((target.diff() >= 0).all()), "edges must be sorted by target"
         matrices = wigner_d(frames, max(config.lmax_list))
         wigner = [
             kept_wigner(matrices[: lmax + 1], kept_coefficients(lmax, mmax))
             for lmax, mmax in zip(config.lmax_list, config.mmax_list, strict=True)
         ]
-        ends = Incidence.of(source, num_nodes), Incidence.of(target, num_nodes)
-        gathered = [ends[1].table(rows).flatten(1, 2) for rows in wigner]
-        return cls(*ends, layout, wigner, gathered, config.sphere_channels)
+        ends = Incidence(source, num_nodes), Incidence(target, num_nodes)
+        return cls(*ends, layout, wigner, config.sphere_channels)
 
     def to_frame(self, x: Tensor, end: Incidence) -> Tensor:
         """Rotate node features into the edge frames.
@@ -72,9 +67,6 @@ class Edges:
     def to_nodes(self, parts: list[Tensor]) -> Tensor:
         """Rotate edge features back and sum them over the edges into each node.
 
-        One product per node does both: the Wigner rows of all its edges under each other, transposed, times their
-        features under each other. No atomic additions, so the sum has a fixed order on every device.
-
         Parameters
         ----------
         parts : per resolution (E, M_i, C).
@@ -84,7 +76,7 @@ class Edges:
         (N, K, C_all) l-major, zero where a resolution has no coefficient.
         """
         sums = []
-        for rows, part in zip(self.gathered, parts, strict=True):
-            sums.append(rows.transpose(1, 2) @ self.target.table(part).flatten(1, 2))
+        for rows, part in zip(self.wigner, parts, strict=True):
+            sums.append(self.target.sum(rows.transpose(1, 2) @ part))
         size = max(total.shape[1] for total in sums)
         return torch.cat([F.pad(total, (0, 0, 0, size - total.shape[1])) for total in sums], dim=-1)

@@ -32,5 +32,5 @@ def envelope(distances: Tensor, cutoff: float | Tensor, exponent: int) -> Tensor
     """
     x = (distances / cutoff).clamp(max=1.0)
     k = torch.arange(exponent, device=x.device)
-    series = x[:, None] ** k @ ((k + 1) * (k + 2) / 2).to(x.dtype)
+    series = x[:, None] ** k @ ((k + 1) * (k + 2) // 2).to(x.dtype)
     return (1 - x) ** 3 * series

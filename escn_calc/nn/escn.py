@@ -88,7 +88,7 @@ class ESCN(nn.Module):
         Parameters
         ----------
         numbers : (N,) atomic numbers, below ``config.max_num_elements``.
-        source, target : (E,) node indices of the edges, ``target`` ascending.
+        source, target : (E,) node indices of the edges, in any order.
         vectors : (E, 3) Å, from target to source, in the dtype of the network.
         frames : (E, 3, 3) rotations that take each edge to +y, carried along with the edges in derivatives; None for
             the canonical frames.

@@ -1,8 +1,8 @@
 """Edges and the nodes at one of their ends: taking node values to edges, and summing edge values on nodes.
 
 Each is the derivative of the other. Torch's own derivative of indexing adds with atomic operations where several
-threads work on it, in an order that changes from run to run. Here both directions have a fixed order on every device,
-so that gradients are as reproducible as energies, to the last bit.
+threads work on it, in an order that changes from run to run. Here the sums have a fixed order on CPU and CUDA, also in
+derivatives of any order, so that gradients are as reproducible as energies, to the last bit.
 """
 
 from dataclasses import dataclass
@@ -18,46 +18,26 @@ class Incidence:
 
     Attributes
     ----------
-    nodes : (E,) node of each edge.
-    slot : (E,) place of each edge in a table of ``degree`` edges per node: node * degree + rank, the edges of a node
-        ranked in the order in which they are given.
+    nodes : (E,) node of each edge, in any order.
     num_nodes : number of nodes N.
-    degree : largest number of edges of one node.
     """
 
     nodes: Tensor
-    slot: Tensor
     num_nodes: int
-    degree: int
-
-    @classmethod
-    def of(cls, nodes: Tensor, num_nodes: int) -> "Incidence":
-        """Lay out edges with the given ``nodes`` (E,), in any order."""
-        counts = torch.bincount(nodes, minlength=num_nodes)
-        degree = int(counts.max()) if num_nodes else 0
-        first = counts.cumsum(0) - counts
-        order = torch.argsort(nodes, stable=True)
-        rank = torch.empty_like(nodes)
-        rank[order] = torch.arange(len(nodes), device=nodes.device) - first[nodes[order]]
-        return cls(nodes, nodes * degree + rank, num_nodes, degree)
 
     def take(self, values: Tensor) -> Tensor:
         """Take node values (N, ...) to the edges, (E, ...)."""
         taken: Tensor = _Take.apply(values, self)
         return taken
 
-    def table(self, values: Tensor) -> Tensor:
-        """Put edge values (E, ...) into their slots, zero in unused ones: (N, degree, ...)."""
-        empty = values.new_zeros(self.num_nodes * self.degree, *values.shape[1:])
-        return empty.index_copy(0, self.slot, values).view(self.num_nodes, self.degree, *values.shape[1:])
-
     def sum(self, values: Tensor) -> Tensor:
         """Sum edge values (E, ...) on their nodes, (N, ...)."""
-        return self.table(values).sum(dim=1)
+        total: Tensor = _Sum.apply(values, self)
+        return total
 
 
 class _Take(torch.autograd.Function):
-    """Indexing whose derivative is :meth:`Incidence.sum`; differentiable as often as needed."""
+    """Indexing, whose derivative is a sum."""
 
     @staticmethod
     def forward(values: Tensor, incidence: Incidence) -> Tensor:
@@ -70,3 +50,26 @@ class _Take(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.incidence.sum(gradient), None
+
+
+class _Sum(torch.autograd.Function):
+    """The sum, whose derivative is indexing.
+
+    On a CPU ``index_add_`` adds in the order of the edges, on CUDA it would add in any order. There
+    ``index_put_`` sorts first.
+    """
+
+    @staticmethod
+    def forward(values: Tensor, incidence: Incidence) -> Tensor:
+        total = values.new_zeros(incidence.num_nodes, *values.shape[1:])
+        if values.is_cuda:
+            return total.index_put_((incidence.nodes,), values, accumulate=True)
+        return total.index_add_(0, incidence.nodes, values)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Incidence], output: Tensor) -> None:
+        ctx.incidence = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.incidence.take(gradient), None

@@ -62,7 +62,7 @@ def zbl_energy(numbers: Tensor, source: Tensor, target: Tensor, distances: Tenso
     charges, bond = z[source] * z[target], radii[source] + radii[target]
     screened = COULOMB * charges / distances * _screening(z[source], z[target], distances)
     pairs = screened * envelope(distances, bond, ENVELOPE_EXPONENT)
-    return Incidence.of(target, len(numbers)).sum(pairs / 2)
+    return Incidence(target, len(numbers)).sum(pairs / 2)
 
 
 def _screening(z_i: Tensor, z_j: Tensor, distances: Tensor) -> Tensor:

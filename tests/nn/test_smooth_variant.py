@@ -214,7 +214,7 @@ def test_forces_of_the_smooth_model_are_of_the_order_of_one_ev_per_angstrom():
 
 def test_leaving_the_roll_out_of_the_derivative_changes_nothing_where_it_does_not_matter():
     model = smooth_checkpoint()
-    without = build_network(model, torch.float64)
+    without = build_network(model, torch.float64, roll_in_derivative=False)
     assert not without.roll_in_derivative
     exact = ESCN(model.config, torch.float64, roll_in_derivative=True).requires_grad_(False)
     exact.load_state_dict(model.state, strict=False)
