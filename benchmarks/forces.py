@@ -7,11 +7,15 @@ otherwise, float64.
 """
 
 import warnings
+from pathlib import Path
+from time import perf_counter
 
 import numpy as np
+from ase.io import read
 
+from escn_calc import load_potential
 from escn_calc.convergence import FramesNotConvergedWarning
-from escn_calc.potential import Potential
+from escn_calc.potential import Potential, TurningFramesWarning
 from tests.finite_differences import cross, triclinic_slab
 from tests.parity import MODELS, checkpoint
 
@@ -47,6 +51,21 @@ def row(model: str) -> tuple[object, ...]:
     )
 
 
+def cost_of_the_gradient(repeats: int = 7) -> tuple[float, float]:
+    """Time of gradient forces, and of those with layers computed again, over that of direct forces, included model."""
+    atoms = read(Path(__file__).parents[1] / "examples" / "co_on_cu111.xyz")
+    kinds = ({}, {"forces": "gradient"}, {"forces": "gradient", "checkpoint_layers": True})
+    potentials = [load_potential(**kind) for kind in kinds]
+    times = np.empty((repeats, len(kinds)))
+    for repeat in range(repeats):
+        for number, potential in enumerate(potentials):
+            start = perf_counter()
+            potential.evaluate([atoms])
+            times[repeat, number] = perf_counter() - start
+    direct, gradient, recomputed = np.median(times[1:], axis=0)
+    return gradient / direct, recomputed / direct
+
+
 def near_the_singular_direction(model: str) -> list[tuple[float, float, float]]:
     """Largest gradient force on an atom whose edge lies at an angle from the singular direction, for both frames."""
     atoms = cross()
@@ -66,6 +85,11 @@ def near_the_singular_direction(model: str) -> list[tuple[float, float, float]]:
 def main() -> None:
     """Print both tables."""
     warnings.simplefilter("ignore", FramesNotConvergedWarning)
+    warnings.simplefilter("ignore", TurningFramesWarning)
+    gradient, recomputed = cost_of_the_gradient()
+    print(
+        f"gradient forces take {gradient:.1f} times as long as direct ones, {recomputed:.1f} with recomputed layers\n"
+    )
     print("| " + " | ".join(HEADINGS) + " |")
     print("|" + "---|" * len(HEADINGS))
     for model in MODELS:
