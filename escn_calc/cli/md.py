@@ -217,14 +217,15 @@ def md(
         )
     end = temperature if temperature_end is None else temperature_end
     schedule = None if ensemble == "nve" else (temperature, end, steps)
-    write_results(result, files, f"{name}: {how}, {potential.card.name}", schedule)
     record.finish(result)
     Console(highlight=False).print(summary_table(result, potential.card, how, schedule))
+    if result.reason in ("interrupted", "failed"):
+        click.echo(f"Go on with: {resuming}", err=True)
+    write_results(result, files, f"{name}: {how}, {potential.card.name}", schedule)
     click.echo(f"Results are in {files.folder}/")
     if result.reason == "failed":
         raise CalculationError(f"the run {result.message}. The frames before that are kept")
     if result.reason == "interrupted":
-        click.echo(f"Go on with: {resuming}", err=True)
         raise KeyboardInterrupt
     ctx.exit(0 if result.finished else STOPPED)
 

@@ -157,6 +157,8 @@ def write_results(result: MDResult, files: MDFiles, title: str, schedule: Schedu
 
     write_atomically(files.structure, lambda path: write(path, result.atoms, format="extxyz"))
     log = read_log(files.log)
+    if not len(log["step"]):
+        return
     drift = drift_words(result)
     heading = f"{title}\nenergy drift {drift}" if drift else title
     write_atomically(files.plot, lambda path: plot_log(log, len(result.atoms), heading, schedule, path))
@@ -324,12 +326,17 @@ def _earlier_segments(path: Path) -> list[dict[str, Any]]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{str(path)!r} is not JSON ({error}); move it away to resume without its record") from error
-    if not (
-        isinstance(record, dict) and record.get("command") == "escn md" and isinstance(record.get("segments"), list)
-    ):
+    if not _is_record(record):
         raise InputError(f"{str(path)!r} is not a record of escn md; choose the --output-dir of the run to resume")
     segments: list[dict[str, Any]] = record["segments"]
     return [{**segment, "reason": KILLED} if segment["reason"] == "running" else segment for segment in segments]
+
+
+def _is_record(record: object) -> bool:
+    if not isinstance(record, dict) or record.get("command") != "escn md":
+        return False
+    segments = record.get("segments")
+    return isinstance(segments, list) and all(isinstance(one, dict) and "reason" in one for one in segments)
 
 
 def _result_record(result: MDResult) -> dict[str, Any]:

@@ -575,6 +575,27 @@ def test_unfinished_files_do_not_stay(folder, monkeypatch):
     assert result.exit_code == 1
     assert "Error: cannot write 'runs/slab_md/slab.png': No space left on device" in result.stderr
     assert sorted(os.listdir("runs/slab_md")) == [name for name in OUTPUTS if name != "slab.png"]
+    assert record()["result"]["reason"] == "finished" and record()["segments"][0]["last_step"] == 5
+    assert "result finished" in plain(result.stdout)
+
+
+def test_a_second_interrupt_in_the_plot_leaves_a_complete_record(folder, monkeypatch):
+    monkeypatch.setattr(ToyPotential, "evaluate", at_call(18, interrupt))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: interrupt(None))
+    result = md("--steps", "30")
+    assert result.exit_code == 130
+    assert "Go on with: escn md slab.xyz --steps 30 --resume" in result.stderr
+    assert record()["result"]["reason"] == record()["segments"][0]["reason"] == "interrupted"
+
+
+@pytest.mark.parametrize("segments", [[3], [{"first_logged_step": 0}], {"reason": "running"}])
+def test_a_record_with_odd_segments_is_refused(folder, segments):
+    assert md("--steps", "5").exit_code == 0
+    path = Path("runs/slab_md/slab.json")
+    path.write_text(json.dumps({"command": "escn md", "segments": segments}))
+    result = md("--steps", "10", "--resume")
+    assert result.exit_code == 1
+    assert "is not a record of escn md" in result.stderr
 
 
 def step_at(number: int) -> MDStep:
