@@ -7,6 +7,11 @@ averaged over consecutive blocks of equal length; when there are too many blocks
 fluctuations of the energy are correlated over a vibration, so that single steps would make the error look far too
 small; block means are nearly independent, and what correlation ρ they keep from one to the next widens the error by
 sqrt((1 + ρ) / (1 − ρ)), the factor of a first-order autoregressive noise.
+
+An energy that jumps at random, as at a neighbour cap, is no such noise but a random walk: it wanders off without any
+drift. Where ρ is too close to one to exclude that (``WALK``), the error is at least that of a random walk. With
+increments of variance σ² from one of n blocks to the next, Δt apart, the slope of a walk has the variance
+(6/5) σ²/(n Δt²) for many blocks; averaging over blocks leaves 2/3 of σ² in the increments of their means.
 """
 
 from __future__ import annotations
@@ -20,6 +25,10 @@ import numpy as np
 MOST_BLOCKS = 64
 FEWEST_BLOCKS = 8
 """Fewer block means say nothing about the error of the slope."""
+
+WALK = 25.0
+"""n (1 − ρ) below which n blocks may be a random walk: one walk in a hundred exceeds it (Dickey and Fuller, J. Am.
+Stat. Assoc. 74, 427, 1979, with a trend)."""
 
 
 @dataclass
@@ -75,7 +84,10 @@ class DriftMeter:
             return slope, 0.0
         correlation = max(0.0, float(residuals[1:] @ residuals[:-1]) / squares)
         widening = math.sqrt((1 + correlation) / (1 - correlation))
-        return slope, widening * math.sqrt(squares / (len(times) - 2) / spread)
+        error = widening * math.sqrt(squares / (len(times) - 2) / spread)
+        if len(times) * (1 - correlation) < WALK:
+            error = max(error, _error_of_a_walk(times, residuals))
+        return slope, error
 
     def state(self) -> dict[str, Any]:
         """Return everything as numbers and lists; ``DriftMeter.restored`` is the way back."""
@@ -85,6 +97,13 @@ class DriftMeter:
     def restored(cls, state: dict[str, Any]) -> DriftMeter:
         """Make a meter from its ``state()``."""
         return cls(**{**state, "blocks": [(time, energy) for time, energy in state["blocks"]]})
+
+
+def _error_of_a_walk(times: np.ndarray, residuals: np.ndarray) -> float:
+    """Return the standard error of the slope of a random walk with the increments that the residuals have."""
+    increments = np.diff(residuals)
+    variance = 3 / 2 * float(increments @ increments) / len(increments)
+    return math.sqrt(6 / 5 * variance / len(times)) / float(times[1] - times[0])
 
 
 @dataclass

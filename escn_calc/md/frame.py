@@ -83,11 +83,11 @@ def measure(atoms: Atoms, step: int, time_fs: float, *, stress: bool, npt: bool)
     energy = float(atoms.get_potential_energy(apply_constraint=False))
     potential = float(atoms.get_potential_energy()) if atoms.constraints else energy
     kinetic = float(atoms.get_kinetic_energy())
-    freedom = atoms.get_number_of_degrees_of_freedom()
+    freedom = int(atoms.get_number_of_degrees_of_freedom())  # some constraints count in integers of numpy
     return Frame(
         MDStep(
             step=step,
-            time_fs=time_fs,
+            time_fs=float(time_fs),
             potential=potential,
             kinetic=kinetic,
             total=potential + kinetic,

@@ -61,6 +61,10 @@ MEMORY: dict[str, tuple[str, ...]] = {
 LINEAR_CONSTRAINTS = (FixAtoms, FixCartesian, FixCom, FixedLine, FixedPlane, Hookean)
 
 
+SMALLEST_PROBE = 1e-9
+"""What the constraints may leave, by rounding, of momenta near one along directions that they fix."""
+
+
 class ConstrainedNoseHoover(NoseHooverChainNVT):
     """ASE's Nosé-Hoover chain for atoms with linear constraints.
 
@@ -135,12 +139,19 @@ def set_initial_momenta(atoms: Atoms, temperature: float, rng: np.random.Generat
     rng : Generator
         Source of the random numbers.
     """
+    atoms.set_momenta(atoms.get_momenta())
     if atoms.get_momenta().any():
-        atoms.set_momenta(atoms.get_momenta())
         return
     thermalize_momenta(atoms, temperature, rng=rng)
     if not atoms.constraints and len(atoms) > 1:
         Stationary(atoms, preserve_temperature=False)
+
+
+def count_movable(atoms: Atoms) -> int:
+    """Count the atoms that the constraints leave free to move at least in one direction."""
+    probe = atoms.copy()
+    probe.set_momenta(np.random.default_rng(0).uniform(1, 2, (len(atoms), 3)))
+    return int((np.abs(probe.get_momenta()) > SMALLEST_PROBE).any(axis=1).sum())
 
 
 def build_integrator(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Integrator:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import os
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,25 @@ from escn_calc.md.results import MDStep
 COLUMNS = ("step", "time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
 CELL_COLUMNS = ("pressure_GPa", "volume_A3")
 
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class LogMark:
+    """A point to which a log can be cut back: its length in bytes, and the CRC-32 of them."""
+
+    size: int = 0
+    crc: int = 0
+
+    def fits(self, path: Path) -> bool:
+        """Whether a file begins with the bytes that were marked."""
+        crc, left = 0, self.size
+        with path.open("rb") as file:
+            while data := file.read(min(CHUNK, left)):
+                crc = zlib.crc32(data, crc)
+                left -= len(data)
+        return (left, crc) == (0, self.crc)
+
 
 class LogFile:
     """The log of a run, open for new rows.
@@ -26,38 +47,44 @@ class LogFile:
     ----------
     path : Path
         The file; made if there is none.
-    size : int
-        Number of bytes to keep; what comes after them is cut off. With 0 the names of the columns are written.
+    mark : LogMark
+        What to keep; what comes after it is cut off. With nothing to keep the names of the columns are written.
     npt : bool
         Whether there are columns for pressure and volume.
     """
 
-    def __init__(self, path: Path, size: int, npt: bool) -> None:
-        self._file = path.open("r+b" if size else "wb")
-        self._file.truncate(size)
-        self._file.seek(size)
-        if not size:
+    def __init__(self, path: Path, mark: LogMark, npt: bool) -> None:
+        self.path = path
+        self._crc = mark.crc
+        self._file = path.open("r+b" if mark.size else "wb")
+        self._file.truncate(mark.size)
+        self._file.seek(mark.size)
+        if not mark.size:
             self._write(",".join((*COLUMNS, *CELL_COLUMNS) if npt else COLUMNS))
 
-    def write(self, row: MDStep) -> int:
-        """Append a row and return the number of bytes that the file now has."""
+    def write(self, row: MDStep) -> LogMark:
+        """Append a row and return the point that the file has reached."""
         values = [row.step, row.time_fs, row.potential, row.kinetic, row.total, row.temperature_K]
         cell = [value for value in (row.pressure_GPa, row.volume) if value is not None]
         self._write(",".join(map(repr, values + cell)))
-        return self._file.tell()
+        return LogMark(self._file.tell(), self._crc)
 
     def sync(self) -> None:
         """Make sure that the rows are on the disk."""
         os.fsync(self._file.fileno())
 
-    def close(self, size: int) -> None:
-        """Close the file and keep its first ``size`` bytes."""
-        self._file.truncate(size)
-        self._file.close()
+    def close(self, mark: LogMark) -> None:
+        """Close the file and keep what was marked, even if the last row cannot be brought to the disk."""
+        try:
+            self._file.close()
+        finally:
+            os.truncate(self.path, mark.size)
 
     def _write(self, line: str) -> None:
-        self._file.write(line.encode("ascii") + b"\n")
+        data = line.encode("ascii") + b"\n"
+        self._file.write(data)
         self._file.flush()
+        self._crc = zlib.crc32(data, self._crc)
 
 
 def read_log(path: str | Path) -> dict[str, np.ndarray]:

@@ -55,9 +55,11 @@ class MDResult:
     ----------
     atoms : Atoms
         The last good frame, with momenta, constraints and a calculator that holds its energy (eV), forces (eV/Å) and,
-        where there is one, stress (eV/Å³).
+        where there is one, stress (eV/Å³). After ``"evaporated"`` it is the frame in which the atom was found, which is
+        the last one of the trajectory.
     reason : str
-        ``"finished"``, ``"interrupted"`` (Ctrl-C), ``"exploded"``, ``"evaporated"`` or ``"failed"`` (an evaluation).
+        ``"finished"``, ``"interrupted"`` (Ctrl-C), ``"exploded"``, ``"evaporated"`` or ``"failed"`` (an evaluation, or
+        a file that cannot be written).
     message : str
         What was found and what to try; empty unless the run exploded, evaporated or failed.
     last : MDStep
@@ -65,14 +67,15 @@ class MDResult:
     mean_temperature_K, std_temperature_K : float
         Mean and standard deviation of the temperature over all good steps, in K.
     drift, drift_error : float or None
-        Slope of the total energy and its standard error in meV/atom/ps; None unless the ensemble is NVE, and in runs
-        too short to tell.
+        Slope of the total energy and its standard error in meV/atom/ps, where only atoms count that can move at least
+        in one direction; None unless the ensemble is NVE, and in runs too short to tell.
     wall_time_s : float
         Time taken by this call in seconds.
     steps_per_s, ns_per_day : float
         Steps a second of this call and the simulated time a day they amount to; 0 if it took no step.
     notes : tuple of str
-        Reasons to doubt the result, one sentence each. Empty if there are none.
+        Reasons to doubt the result, and files that could not be completed at the end, one sentence each. Empty if
+        there are none.
     """
 
     atoms: Atoms

@@ -10,26 +10,28 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
+from ase.calculators.calculator import BaseCalculator, CalculatorError, PropertyNotImplementedError
 
-from escn_calc.errors import InputError
+from escn_calc.errors import CalculationError, ESCNError, InputError
 from escn_calc.md.drift import DriftMeter, RunningMean
 from escn_calc.md.frame import Frame, measure
 from escn_calc.md.guards import BrokenRunError, Guards
 from escn_calc.md.integrators import (
     build_integrator,
     check_constraints,
+    count_movable,
     get_memory,
     set_initial_momenta,
     set_memory,
     set_temperature,
 )
-from escn_calc.md.outputs import Mark, Outputs, Paths
+from escn_calc.md.outputs import Mark, OutputError, Outputs, Paths
 from escn_calc.md.results import EnergyDriftWarning, MDResult, MDStep, Reason
 from escn_calc.md.settings import MDSettings, check_settings
 from escn_calc.md.state import (
@@ -76,6 +78,7 @@ def run_md(
     state_every: int = 100,
     resume: bool = False,
     overwrite: bool = False,
+    stop_on_evaporation: bool = True,
     progress: Callable[[MDStep], None] | None = None,
 ) -> MDResult:
     """Run molecular dynamics with an integrator of ASE.
@@ -83,6 +86,10 @@ def run_md(
     Steps 0, ``every``, 2 ``every`` … are logged: they become frames of the trajectory and rows of the log. A run with a
     state file can be killed at any moment and resumed, and its files will be those of a run that was never killed, bit
     by bit, if the calculator returns the same bits for the same positions.
+
+    A run stops before its end if it explodes (a number that is not finite, or a force, temperature, kinetic energy of
+    an atom or jump of the total energy far outside of what sound runs reach), and if an atom loses all others
+    ("evaporated"; looked for at logged steps, once in 100 fs at most). See :mod:`escn_calc.md.guards`.
 
     Parameters
     ----------
@@ -124,8 +131,12 @@ def run_md(
         Continue the run of the state file. Without any of the files the run starts from the beginning.
     overwrite : bool
         Replace existing files.
+    stop_on_evaporation : bool
+        Stop when an atom that was not alone at the start has no other within 6 Å. Pass False if atoms are meant to
+        leave (desorption, evaporation); it may also be changed to go on with a run that was stopped.
     progress : callable, optional
-        Called with the ``MDStep`` of every logged step once it is written.
+        Called with the ``MDStep`` of every logged step once it is written. Its errors end the run and are passed on
+        once the state is saved.
 
     Returns
     -------
@@ -135,10 +146,13 @@ def run_md(
     Raises
     ------
     InputError
-        Something asked for cannot be done, an existing file is in the way, or the state is that of another run. No
-        file has been touched then.
+        Something asked for cannot be done, an existing file is in the way, another process runs the state, or the state
+        or a file is that of another run. No file has been touched then.
     ESCNError
         The structure at the start cannot be evaluated. (Failures after that are reported in the result.)
+    Exception
+        What ``progress`` raises, and errors of a calculator that are mistakes in a program, such as ``KeyError``; the
+        state is saved.
 
     Warns
     -----
@@ -153,6 +167,8 @@ def run_md(
     nothing is fixed these include the motion of the centre of mass, which ``nose-hoover``, ``bussi`` and ``npt`` do not
     heat: the other motions then are hotter by a factor N/(N − 1). In small free structures hold the centre of mass with
     ``ase.constraints.FixCom``, which is counted correctly (not with constant pressure).
+
+    The drift is counted per atom that can move at least in one direction: atoms that are fixed take no energy up.
     """
     settings = check_settings(
         ensemble=ensemble,
@@ -177,12 +193,25 @@ def run_md(
         "structure": structure_identity(atoms),
         "settings": {**settings.record(), **written},
     }
-    earlier = _earlier_state(paths, identity, settings) if resume else None
-    start = time.perf_counter()
-    run = _Run(atoms, calculator, settings, earlier.snapshot if earlier else None, direct=direct)
-    first_step = run.good.step
-    reason, message = _keep_going(run, paths, identity, earlier.mark if earlier else None, progress)
-    return _result(run, reason, message, first_step, time.perf_counter() - start)
+    with paths.locked():
+        paths.check(resume=resume, overwrite=overwrite)
+        earlier = _earlier_state(paths, identity, settings) if resume else None
+        paths.check_writable()
+        start = time.perf_counter()
+        snapshot = earlier.snapshot if earlier else None
+        run = _Run(atoms, calculator, settings, snapshot, direct=direct, evaporation=stop_on_evaporation)
+        first_step = run.good.step
+        ending = _keep_going(run, paths, identity, earlier.mark if earlier else None, progress)
+    return _result(run, ending, first_step, time.perf_counter() - start)
+
+
+@dataclass
+class _Ending:
+    """How a run ended."""
+
+    reason: Reason = "finished"
+    message: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 class _Run:
@@ -196,6 +225,7 @@ class _Run:
         earlier: Snapshot | None,
         *,
         direct: bool,
+        evaporation: bool,
     ) -> None:
         self.settings = settings
         self.direct = direct
@@ -204,17 +234,17 @@ class _Run:
         self._atoms.calc = calculator
         self._has_stress = "stress" in calculator.implemented_properties and _is_crystal(atoms)
         set_initial_momenta(self._atoms, settings.start_temperature_K, self._rng)
-        self._guards = Guards(self._atoms, settings, direct=direct)
+        self._guards = Guards(self._atoms, settings, direct=direct, evaporation=evaporation)
         self._integrator = build_integrator(self._atoms, settings, self._rng)
         self.drift, self.temperature = DriftMeter(), RunningMean()
+        self._movable = count_movable(self._atoms)
         if earlier is None:
-            self.good = self._first_frame()
+            self.good = self._first_frame(0)
             self._guards.check_start(self.good)
             self._meter(self.good)
         else:
             self._return_to(earlier)
-            self.good = self._measure(earlier.step)
-        self.logged = self.good
+            self.good = self._first_frame(earlier.step)
         self.snapshot = self._take_snapshot()
 
     def is_logged(self, step: int) -> bool:
@@ -222,29 +252,48 @@ class _Run:
         return step % self.settings.every == 0
 
     def advance(self) -> None:
-        """Take one step; ``good`` and ``snapshot`` change only if it passes every check."""
+        """Take one step; ``good`` and ``snapshot`` change only if it passes every check.
+
+        Raises
+        ------
+        BrokenRunError
+            The evaluation failed, or gave something that no sound run gives.
+        """
         step = self.good.step + 1
         if self.settings.ramp:
             set_temperature(self._integrator, self.settings.temperature_at(step))
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._integrator.step()
-            frame = self._measure(step)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._integrator.step()
+                frame = self._measure(step)
+        except NUMERICAL_FAILURES as error:
+            raise BrokenRunError(
+                "failed", f"stopped after step {step - 1}: {error} (evaluation of step {step})"
+            ) from error
         self._guards.check(frame, self.good)
-        if self.is_logged(step):
-            self._guards.check_isolation(frame)
         self._meter(frame)
         self.snapshot = self._take_snapshot(step)
         self.good = frame
 
-    def final_structure(self, frame: Frame) -> Atoms:
-        """Return a frame as a structure of its own."""
-        return frame.put_into(self._atoms.copy())
+    def check_isolation(self) -> None:
+        """Check that no atom of the last good step has left the others."""
+        self._guards.check_isolation(self.good)
 
-    def _first_frame(self) -> Frame:
+    def final_structure(self) -> Atoms:
+        """Return the last good frame as a structure of its own."""
+        return self.good.put_into(self._atoms.copy())
+
+    def _first_frame(self, step: int) -> Frame:
         try:
-            return self._measure(0)
+            return self._measure(step)
         except PropertyNotImplementedError as error:
             raise InputError(f"the calculator lacks what {self.settings.ensemble} needs: {error}") from error
+        except ESCNError:
+            raise
+        except NotImplementedError as error:
+            raise InputError(f"the calculator cannot evaluate this structure: {error}") from error
+        except CalculatorError as error:
+            raise CalculationError(f"the evaluation of the start failed: {error}") from error
 
     def _measure(self, step: int) -> Frame:
         npt = self.settings.npt
@@ -255,7 +304,7 @@ class _Run:
         thermodynamics = frame.thermodynamics
         self.temperature.add(thermodynamics.temperature_K)
         if self.settings.ensemble == "nve":
-            self.drift.add(thermodynamics.time_fs / 1000, thermodynamics.total / len(frame.positions))
+            self.drift.add(thermodynamics.time_fs / 1000, thermodynamics.total / self._movable)
 
     def _take_snapshot(self, step: int | None = None) -> Snapshot:
         return Snapshot(
@@ -281,37 +330,40 @@ class _Run:
 
 def _keep_going(
     run: _Run, paths: Paths, identity: Identity, mark: Mark | None, progress: Callable[[MDStep], None] | None
-) -> tuple[Reason, str]:
+) -> _Ending:
     """Take all steps with their outputs, and save the state whatever ends them."""
     if mark is None:
         mark = Mark()
         if paths.state is not None:
             _save_first_state(paths.state, State(identity, run.snapshot, mark))
-    outputs = Outputs(paths, mark, run.final_structure(run.good), run.settings.npt)
+    outputs = Outputs(paths, mark, run.final_structure(), run.settings.npt)
+    ending = _Ending()
 
     def save() -> None:
         if paths.state is not None:
             outputs.sync()
             save_state(paths.state, State(identity, run.snapshot, outputs.mark))
 
-    reason: Reason = "finished"
-    message = ""
+    def at_the_end(action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OutputError as error:
+            ending.notes.append(f"at the end: {error}")
+
     try:
-        try:
-            _take_steps(run, outputs, save, progress)
-        except KeyboardInterrupt:
-            reason = "interrupted"
-        except BrokenRunError as error:
-            reason, message = error.reason, str(error)
-        except NUMERICAL_FAILURES as error:
-            reason, message = "failed", f"stopped after step {run.good.step}: {error}"
-        try:
-            save()
-        except OSError as error:
-            reason, message = "failed", f"{message or 'the run stopped'}; its state was not saved: {error}"
+        _take_steps(run, outputs, save, progress)
+    except KeyboardInterrupt:
+        ending.reason = "interrupted"
+    except BrokenRunError as error:
+        ending.reason, ending.message = error.reason, str(error)
+    except OutputError as error:
+        ending.reason, ending.message = "failed", f"stopped after step {run.good.step}: {error}"
     finally:
-        outputs.close()
-    return reason, message
+        try:
+            at_the_end(save)
+        finally:
+            at_the_end(outputs.close)
+    return ending
 
 
 def _take_steps(
@@ -322,9 +374,9 @@ def _take_steps(
         step = run.good.step
         if run.is_logged(step) and outputs.mark.rows <= step // run.settings.every:
             outputs.write(run.good)
-            run.logged = run.good
             if progress is not None:
                 progress(run.good.thermodynamics)
+        run.check_isolation()
         if step == run.settings.steps:
             return
         if step > first and step % run.settings.state_every == 0:
@@ -335,22 +387,21 @@ def _take_steps(
 def _save_first_state(path: Path, state: State) -> None:
     try:
         save_state(path, state)
-    except OSError as error:
-        raise InputError(f"cannot write the state {str(path)!r}: {error.strerror}") from error
+    except OutputError as error:
+        raise InputError(str(error)) from error
 
 
-def _result(run: _Run, reason: Reason, message: str, first_step: int, wall_time: float) -> MDResult:
-    frame = run.logged if reason == "evaporated" else run.good
+def _result(run: _Run, ending: _Ending, first_step: int, wall_time: float) -> MDResult:
     drift = run.drift.drift() if run.settings.ensemble == "nve" else None
     rate = (run.good.step - first_step) / wall_time
     notes = _drift_notes(run, drift)
     for note in notes:
         warnings.warn(note, EnergyDriftWarning, stacklevel=3)
     return MDResult(
-        atoms=run.final_structure(frame),
-        reason=reason,
-        message=message,
-        last=frame.thermodynamics,
+        atoms=run.final_structure(),
+        reason=ending.reason,
+        message=ending.message,
+        last=run.good.thermodynamics,
         mean_temperature_K=run.temperature.mean,
         std_temperature_K=run.temperature.deviation,
         drift=None if drift is None else drift[0],
@@ -358,7 +409,7 @@ def _result(run: _Run, reason: Reason, message: str, first_step: int, wall_time:
         wall_time_s=wall_time,
         steps_per_s=rate,
         ns_per_day=rate * run.settings.timestep_fs * 86400e-6,
-        notes=notes,
+        notes=(*notes, *ending.notes),
     )
 
 
@@ -381,7 +432,7 @@ def _earlier_state(paths: Paths, identity: Identity, settings: MDSettings) -> St
         return None
     earlier = load_state(paths.state)
     check_identity(paths.state, earlier.identity, identity)
-    paths.check_sizes(earlier.mark)
+    paths.check_content(earlier.mark)
     if earlier.snapshot.step > settings.steps:
         raise InputError(
             f"steps is {settings.steps}, but the state {str(paths.state)!r} is at step {earlier.snapshot.step} "
@@ -397,6 +448,13 @@ def _check_structure(atoms: Atoms, settings: MDSettings) -> None:
         raise InputError("the structure has no atoms")
     if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.get_momenta()).all():
         raise InputError("the structure has positions or momenta that are not finite")
+    if not np.isfinite(atoms.cell.array).all():
+        raise InputError("the cell of the structure is not finite")
+    if atoms.pbc.any() and np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
+        raise InputError(
+            f"pbc is {atoms.pbc.tolist()}, but the structure has no cell in these directions "
+            f"({atoms.cell.array.tolist()} Å); set its cell, or pbc=False"
+        )
     massless = np.flatnonzero(~(atoms.get_masses() > 0))
     if len(massless):
         raise InputError(f"atom {massless[0]} ({atoms.symbols[massless[0]]}) has no mass; set its mass in amu")

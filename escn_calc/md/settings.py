@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from escn_calc.errors import InputError
 
 ENSEMBLES = ("nve", "langevin", "nose-hoover", "bussi", "npt", "npt-anisotropic")
@@ -167,6 +169,8 @@ def _timestep(value: object) -> float:
 
 
 def _temperatures(value: object) -> tuple[float, float]:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != 2:
             raise InputError(f"temperature_K is {value!r}; give one temperature, or the pair (start, end) of a ramp")

@@ -19,7 +19,7 @@ from ase.io.jsonio import encode
 
 from escn_calc.calculator import ESCNCalculator
 from escn_calc.errors import InputError
-from escn_calc.md.outputs import Mark
+from escn_calc.md.outputs import Mark, writing
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -75,7 +75,7 @@ def save_state(path: Path, state: State) -> None:
 
     Raises
     ------
-    OSError
+    OutputError
         It cannot be written.
     """
     snapshot = state.snapshot
@@ -95,12 +95,16 @@ def save_state(path: Path, state: State) -> None:
         "cell": snapshot.cell,
         **{f"memory:{name}": value for name, value in snapshot.memory.items()},
     }
-    unfinished = path.with_name(f".{path.name}.tmp")
-    with unfinished.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path):
+            with unfinished.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load_state(path: Path) -> State:
@@ -117,6 +121,7 @@ def load_state(path: Path) -> State:
         text = json.loads(arrays.pop("text").tobytes())
         if text["format"] != FORMAT:
             raise InputError(f"{str(path)!r} is a state of another version: {text['format']!r}, not {FORMAT!r}")
+        np.random.default_rng(0).bit_generator.state = text["random"]  # refuses that of another generator
         memory = {name.removeprefix("memory:"): value for name, value in arrays.items() if name.startswith("memory:")}
         snapshot = Snapshot(
             step=text["step"],
@@ -175,7 +180,10 @@ def model_identity(calculator: BaseCalculator) -> dict[str, Any]:
         }
     identity = {"name": calculator.name, **_as_json(calculator.parameters)}
     mixed = getattr(calculator, "mixer", None)
-    return {**identity, "parts": [model_identity(part) for part in mixed.calcs]} if mixed else identity
+    if mixed is None:
+        return identity
+    weights = [float(weight) for weight in mixed.weights]
+    return {**identity, "parts": [model_identity(part) for part in mixed.calcs], "weights": weights}
 
 
 def structure_identity(atoms: Atoms) -> dict[str, Any]:

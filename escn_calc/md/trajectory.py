@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,14 +27,36 @@ if TYPE_CHECKING:
 COUNT_AT = 32
 """Byte at which an ULM file counts its frames; the place of the table of offsets follows."""
 
+ARRAYS_AT = 56
+"""Byte at which the arrays of the first frame begin, behind the first table, which has one entry."""
+
+MAGIC = b"- of UlmASE-Trajectory".ljust(24)
+
 
 @dataclass(frozen=True)
 class TrajectoryMark:
-    """A point to which a trajectory can be cut back: its frames, the place of its table, and its length in bytes."""
+    """A point to which a trajectory can be cut back.
+
+    Attributes
+    ----------
+    frames, table, size : int
+        Number of frames, place of their table, and length in bytes.
+    arrays, end, crc : int
+        Place of the arrays of the last frame (positions, momenta, forces), the byte behind them, and their CRC-32.
+    """
 
     frames: int = 0
     table: int = 0
     size: int = 0
+    arrays: int = ARRAYS_AT
+    end: int = ARRAYS_AT
+    crc: int = 0
+
+    def fits(self, path: Path) -> bool:
+        """Whether a file is a trajectory that holds the last frame that was marked."""
+        with path.open("rb") as file:
+            magic = file.read(len(MAGIC))
+        return self.frames == 0 or (magic == MAGIC and _crc(path, self.arrays, self.end) == self.crc)
 
 
 class TrajectoryFile:
@@ -51,7 +74,8 @@ class TrajectoryFile:
 
     def __init__(self, path: Path, mark: TrajectoryMark, atoms: Atoms) -> None:
         cut_trajectory(path, mark)
-        self._path = path
+        self.path = path
+        self._size = mark.size or ARRAYS_AT
         self._writer = TrajectoryWriter(path, "a")
         self._atoms = atoms.copy()
         if mark.frames:
@@ -61,16 +85,21 @@ class TrajectoryFile:
         """Append a frame and return the point that the file has reached."""
         self._writer.write(frame.put_into(self._atoms))
         backend = self._writer.backend
-        return TrajectoryMark(int(backend.nitems), int(backend.pos0), backend.fd.tell())
+        begin, self._size = self._size, backend.fd.tell()
+        end = int(backend.offsets[backend.nitems - 1])
+        crc = _crc(self.path, begin, end)
+        return TrajectoryMark(int(backend.nitems), int(backend.pos0), self._size, begin, end, crc)
 
     def sync(self) -> None:
         """Make sure that the frames are on the disk."""
         os.fsync(self._writer.backend.fd.fileno())
 
     def close(self, mark: TrajectoryMark) -> None:
-        """Close the file and keep the frames up to a mark."""
-        self._writer.backend.fd.close()
-        cut_trajectory(self._path, mark)
+        """Close the file and keep the frames up to a mark, even if the last one cannot be brought to the disk."""
+        try:
+            self._writer.backend.fd.close()
+        finally:
+            cut_trajectory(self.path, mark)
 
 
 def cut_trajectory(path: Path, mark: TrajectoryMark) -> None:
@@ -81,3 +110,9 @@ def cut_trajectory(path: Path, mark: TrajectoryMark) -> None:
             file.write(struct.pack("<qq", mark.frames, mark.table))
             file.flush()
             file.truncate(mark.size)
+
+
+def _crc(path: Path, begin: int, end: int) -> int:
+    with path.open("rb") as file:
+        file.seek(begin)
+        return zlib.crc32(file.read(end - begin))

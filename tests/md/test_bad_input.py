@@ -9,12 +9,12 @@ import warnings
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import fcc111, molecule
-from ase.calculators.calculator import Calculator
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.calculator import Calculator, CalculatorSetupError
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixBondLengths
 
-from escn_calc.errors import InputError
+from escn_calc.errors import CalculationError, InputError
 from escn_calc.md import TimestepWarning, read_log, run_md
 from tests.md.conftest import contents, files_in
 from tests.md.potentials import Misbehaving, PairPotential, crystal, half_fixed
@@ -37,6 +37,12 @@ def massless():
 def unplaced():
     atoms = crystal()
     atoms.positions[2, 2] = np.nan
+    return atoms
+
+
+def without_height():
+    atoms = fcc111("Cu", (2, 2, 2))
+    atoms.pbc = True
     return atoms
 
 
@@ -92,6 +98,12 @@ def with_bond():
         (
             {"ensemble": "nose-hoover", "atoms": with_bond()},
             "cannot hold the constraint FixBondLengths; choose langevin",
+        ),
+        ({"atoms": Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]], pbc=True)}, r"the structure has no cell in these directions"),
+        ({"atoms": fcc111("Cu", (2, 2, 2)), "ensemble": "npt"}, "periodic in three directions, and pbc is"),
+        (
+            {"atoms": without_height()},
+            r"pbc is \[True, True, True\], but the structure has no cell",
         ),
         ({"atoms": all_fixed()}, r"the constraints \(FixAtoms\) leave nothing that can move"),
         ({"atoms": Atoms()}, "the structure has no atoms"),
@@ -172,7 +184,42 @@ def test_stress_that_is_promised_and_missing(tmp_path):
 
     with pytest.raises(InputError, match="the calculator lacks what npt needs: "):
         run_md(crystal(), Promising(), ensemble="npt", steps=1, **files_in(tmp_path))
-    assert list(tmp_path.iterdir()) == []
+    assert contents(tmp_path) == {}
+
+
+def test_elements_that_the_calculator_does_not_know(tmp_path):
+    with pytest.raises(InputError, match="the calculator cannot evaluate this structure: No EMT-potential for Si"):
+        run_md(bulk("Si"), EMT(), steps=1, **files_in(tmp_path))
+    assert contents(tmp_path) == {}
+
+
+def test_calculators_that_fail_at_the_start(tmp_path):
+    broken = Misbehaving(0, error=CalculatorSetupError("no programme"))
+    with pytest.raises(CalculationError, match="the evaluation of the start failed: no programme"):
+        run_md(crystal(), broken, steps=1, **files_in(tmp_path))
+    assert contents(tmp_path) == {}
+
+
+def test_momenta_of_fixed_atoms_alone_are_none():
+    atoms = half_fixed()
+    expected = run_md(atoms, PairPotential(), steps=1).atoms
+    momenta = np.zeros((32, 3))
+    momenta[atoms.constraints[0].index[0]] = 1.0
+    atoms.set_momenta(momenta, apply_constraint=False)
+    result = run_md(atoms, PairPotential(), steps=1).atoms
+    np.testing.assert_array_equal(result.get_momenta(), expected.get_momenta())
+
+
+def test_ramps_may_be_arrays(tmp_path):
+    for name, ramp in (("a.csv", (100.0, 300.0)), ("b.csv", np.array([100, 300]))):
+        run_md(crystal(), PairPotential(), ensemble="langevin", steps=10, temperature_K=ramp, log=tmp_path / name)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_one_file_by_two_names(run, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="must be different files"):
+        run(log=tmp_path / "folder" / ".." / "a.traj")
 
 
 def test_molecules_run_without_stress(tmp_path):

@@ -12,6 +12,8 @@ from ase.constraints import FixCom
 from scipy.optimize import minimize_scalar
 
 from escn_calc.md import ENSEMBLES, run_md
+from escn_calc.md.integrators import build_integrator, set_temperature
+from escn_calc.md.settings import check_settings
 from tests.md.potentials import PairPotential, crystal, half_fixed
 
 
@@ -152,6 +154,74 @@ def test_ramp_ends_at_its_end(ensemble):
     temperature = series("temperature_K", crystal(), ensemble=ensemble, temperature_K=(50.0, 350.0), seed=2, **options)
     assert temperature[:200].mean() == pytest.approx(50 + 300 * 0.2, rel=0.2)
     assert temperature[-200:].mean() == pytest.approx(50 + 300 * 0.9, rel=0.2)
+
+
+@pytest.mark.parametrize("ensemble", ["langevin", "bussi", "nose-hoover", "npt", "npt-anisotropic"])
+def test_targets_of_a_ramp(ensemble):
+    """Step k of n runs at the temperature k/n along the ramp, in thermostat and barostat alike."""
+    settings = settings_of(ensemble, steps=4, temperature_K=(100.0, 300.0))
+    assert [settings.temperature_at(step) for step in range(5)] == [100, 150, 200, 250, 300]
+    atoms = crystal()
+    atoms.set_momenta(np.ones((32, 3)))
+    integrator = build_integrator(atoms, settings, np.random.default_rng(0))
+    set_temperature(integrator, 150.0)
+    thermal = units.kB * 150
+    if ensemble == "langevin":
+        assert integrator.temp == pytest.approx(thermal)
+    elif ensemble == "bussi":
+        assert integrator.target_kinetic_energy == pytest.approx(96 / 2 * thermal)
+    else:
+        parts = [integrator._thermostat, *([integrator._barostat] if settings.npt else [])]
+        assert [part._kT for part in parts] == pytest.approx([thermal] * len(parts))
+
+
+def test_the_first_step_of_a_ramp_is_along_it(monkeypatch):
+    seen = []
+
+    def recorded(integrator, temperature):
+        seen.append(temperature)
+        set_temperature(integrator, temperature)
+
+    monkeypatch.setattr("escn_calc.md.run.set_temperature", recorded)
+    run_md(crystal(), PairPotential(), ensemble="langevin", steps=4, temperature_K=(100.0, 300.0))
+    assert seen == [150, 200, 250, 300]
+
+
+@pytest.mark.parametrize("ramp", [(100.0, 400.0), (400.0, 100.0)])
+@pytest.mark.parametrize("ensemble", ["nose-hoover", "npt", "npt-anisotropic"])
+def test_masses_are_those_of_the_hottest_temperature(ensemble, ramp):
+    def masses(temperature):
+        settings = settings_of(ensemble, temperature_K=temperature)
+        integrator = build_integrator(crystal(), settings, np.random.default_rng(0))
+        set_temperature(integrator, settings.start_temperature_K)
+        parts = [integrator._thermostat._Q]
+        return np.concatenate([*parts, *([integrator._barostat._R] if settings.npt else [])])
+
+    np.testing.assert_array_equal(masses(ramp), masses(400.0))
+
+
+def settings_of(ensemble, **options):
+    numbers = {"steps": 1, "timestep_fs": 1.0, "temperature_K": 300.0, "pressure_GPa": 0.0, "seed": 0}
+    couplings = {"thermostat_time_fs": 100.0, "barostat_time_fs": 100.0, "every": 1, "state_every": 1}
+    return check_settings(ensemble=ensemble, **{**numbers, **couplings, **options})
+
+
+@pytest.mark.parametrize("structure", [half_fixed, with_centre_held])
+def test_logged_temperature_counts_what_can_move(structure):
+    steps = []
+    result = run_md(structure(), PairPotential(), steps=20, every=5, progress=steps.append)
+    freedom = {half_fixed: 48, with_centre_held: 93}[structure]
+    for step in steps:
+        assert step.temperature_K == pytest.approx(2 * step.kinetic / (freedom * units.kB))
+    assert result.last.temperature_K == pytest.approx(result.atoms.get_temperature())
+
+
+def test_rates_are_those_of_this_call(tmp_path):
+    state = tmp_path / "a.npz"
+    run_md(crystal(), PairPotential(), steps=400, state=state)
+    result = run_md(crystal(), PairPotential(), steps=405, timestep_fs=1.0, state=state, resume=True)
+    assert result.steps_per_s == pytest.approx(5 / result.wall_time_s)
+    assert result.ns_per_day == pytest.approx(5e-6 / result.wall_time_s * 86400)
 
 
 @pytest.mark.parametrize("ensemble", ["npt", "npt-anisotropic"])

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
 import warnings
+from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.constraints import FixAtoms, FixedLine
 from ase.io import read
 
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.md import EnergyDriftWarning, read_log, run_md
-from escn_calc.md.drift import FEWEST_BLOCKS, MOST_BLOCKS, DriftMeter, RunningMean
-from escn_calc.md.guards import ISOLATION, isolated_atoms
-from tests.md.potentials import Misbehaving, PairPotential, crystal
+from escn_calc.md.drift import FEWEST_BLOCKS, MOST_BLOCKS, DriftMeter, RunningMean, _error_of_a_walk
+from escn_calc.md.frame import measure
+from escn_calc.md.guards import ISOLATION, BrokenRunError, Guards, isolated_atoms
+from escn_calc.md.settings import check_settings
+from tests.md.conftest import contents
+from tests.md.potentials import Misbehaving, PairPotential, crystal, half_fixed
 
 
 def set_force(value: float):
@@ -98,13 +106,51 @@ def escaping() -> Atoms:
     return atoms
 
 
+def alone(positions):
+    return isolated_atoms(positions, np.zeros((3, 3)), np.zeros(3, bool))
+
+
 def test_evaporation(run, tmp_path):
     result = run(escaping(), steps=2000)
     assert result.reason == "evaporated"
-    assert re.match(r"atom 4 \(Cu\) has no other atom within 6 Å at step \d+; .* lower temperature", result.message)
+    assert re.match(r"atom 4 \(Cu\) has no other atom within 6 Å at step \d+; if atoms are meant", result.message)
+    assert f"at step {result.steps}; " in result.message and "timestep" not in result.message
     check_files_are_finite(tmp_path, list(range(0, result.steps + 1, 4)))
-    assert not isolated_atoms(result.atoms.positions, np.zeros((3, 3)), np.zeros(3, bool)).any()
-    assert f"at step {result.steps + 4};" in result.message
+    assert alone(result.atoms.positions).tolist() == [False] * 4 + [True]
+
+
+def test_evaporation_and_resume_end_on_the_same_frame(run, tmp_path):
+    stopped = run(escaping(), steps=2000)
+    before = contents(tmp_path)
+    again = run(escaping(), steps=2000, resume=True)
+    assert (again.reason, again.message, again.last) == (stopped.reason, stopped.message, stopped.last)
+    assert contents(tmp_path) == before
+    last = read(tmp_path / "a.traj")
+    for result in (stopped, again):
+        assert result.atoms.info["step"] == result.steps == last.info["step"]
+        np.testing.assert_array_equal(result.atoms.positions, last.positions)
+
+
+def test_atoms_that_are_meant_to_leave_may(run, tmp_path):
+    assert run(escaping(), steps=2000, stop_on_evaporation=False).finished
+    expected = contents(tmp_path)
+    assert run(escaping(), steps=2000, overwrite=True).reason == "evaporated"
+    assert run(escaping(), steps=2000, resume=True, stop_on_evaporation=False).finished
+    assert contents(tmp_path) == expected
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, 5), (7, 5), (250, 3)])
+def test_neighbours_are_searched_once_in_100_fs(run, monkeypatch, every, expected):
+    """At the start, to know who is alone, and at the first logged step of steps 0, 100, 200 and 300."""
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return isolated_atoms(*arguments)
+
+    monkeypatch.setattr("escn_calc.md.guards.isolated_atoms", counted)
+    run(steps=399, every=every)
+    assert len(calls) == expected
 
 
 def test_atoms_that_start_alone_may_stay_alone(run):
@@ -125,9 +171,105 @@ def test_an_atom_is_no_company_to_itself():
     assert isolated_atoms(np.zeros((1, 3)), np.eye(3) * 3, np.ones(3, dtype=bool)).tolist() == [True]
 
 
+def line(repeat: int = 2) -> Atoms:
+    """A crystal of which one atom alone moves, along z: one degree of freedom."""
+    atoms = crystal(repeat)
+    atoms.set_constraint([FixAtoms(range(1, len(atoms))), FixedLine([0], [0, 0, 1])])
+    return atoms
+
+
+def test_few_degrees_of_freedom_fluctuate():
+    """A single one passes ten times its mean temperature often, and a chi-squared of 64 never."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EnergyDriftWarning)
+        result = run_md(line(), PairPotential(), ensemble="langevin", steps=3000, temperature_K=1200, seed=1)
+    assert result.finished, result.message
+    guards, frame = guards_and_frame(line(), temperature_K=1200.0)
+    with pytest.raises(BrokenRunError, match=r"the temperature is 9e\+04 K, above 77316\.6 K"):
+        guards.check(replace(frame, thermodynamics=replace(frame.thermodynamics, temperature_K=9e4)), frame)
+    guards.check(replace(frame, thermodynamics=replace(frame.thermodynamics, temperature_K=5e4)), frame)
+
+
+def guards_and_frame(atoms, **options):
+    """The guards of a run that starts from a structure at rest, and its first frame."""
+    numbers = {"ensemble": "nve", "steps": 1, "timestep_fs": 1.0, "temperature_K": 300.0, "pressure_GPa": 0.0}
+    couplings = {"thermostat_time_fs": 100.0, "barostat_time_fs": 100.0, "seed": 0, "every": 1, "state_every": 1}
+    settings = check_settings(**{**numbers, **couplings, **options})
+    atoms.calc = PairPotential()
+    atoms.set_momenta(np.zeros((len(atoms), 3)))
+    frame = measure(atoms, 0, 0.0, stress=False, npt=False)
+    return Guards(atoms, settings, direct=False, evaporation=True), frame
+
+
+def test_one_flying_atom_among_many():
+    """108 atoms at 101 eV together have a temperature far below its limit."""
+    guards, frame = guards_and_frame(crystal(3), ensemble="langevin")
+    for energy in (99.0, 101.0):
+        momenta = frame.momenta.copy()
+        momenta[7, 1] = np.sqrt(2 * 63.546 * energy)
+        if energy < 100:
+            guards.check(replace(frame, momenta=momenta), frame)
+    with pytest.raises(BrokenRunError, match=r"the kinetic energy of atom 7 \(Cu\) is 101 eV, above 100 eV at step 0"):
+        guards.check(replace(frame, momenta=momenta), frame)
+
+
+def test_the_energy_of_many_atoms_may_jump_further():
+    """256 atoms: 2.56 eV."""
+    guards, frame = guards_and_frame(crystal(4))
+    for jump, message in ((2.5, None), (2.6, "changed by 2.6 eV in one step, more than 2.56 eV")):
+        thermodynamics = replace(frame.thermodynamics, total=frame.thermodynamics.total + jump)
+        if message is None:
+            guards.check(replace(frame, thermodynamics=thermodynamics), frame)
+        else:
+            with pytest.raises(BrokenRunError, match=message):
+                guards.check(replace(frame, thermodynamics=thermodynamics), frame)
+
+
+def raise_at(step, error):
+    def progress(seen):
+        if seen.step == step:
+            raise error
+
+    return progress
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), BrokenPipeError(32, "Broken pipe"), ValueError("a mistake")])
+def test_errors_of_progress_are_passed_on_with_the_state_saved(run, tmp_path, error):
+    run()
+    expected = contents(tmp_path)
+    with pytest.raises(type(error)) as raised:
+        run(progress=raise_at(24, error), overwrite=True)
+    assert raised.value is error
+    with np.load(tmp_path / "a.npz") as state:
+        assert json.loads(state["text"].tobytes())["step"] == 24
+    assert run(resume=True).finished
+    assert contents(tmp_path) == expected
+
+
+def test_a_mistake_in_a_calculator_is_passed_on_with_the_state_saved(run, tmp_path):
+    run()
+    expected = contents(tmp_path)
+    with pytest.raises(KeyError, match="Xx"):
+        run(calculator=Mistaken(17, error=KeyError("Xx")), overwrite=True)
+    with np.load(tmp_path / "a.npz") as state:
+        assert json.loads(state["text"].tobytes())["step"] == 16
+    assert run(resume=True).finished
+    assert contents(tmp_path) == expected
+
+
+class Mistaken(Misbehaving):
+    """Has the name of what it stands in for."""
+
+    name = "pairpotential"
+
+
 def test_failed_evaluation(run, tmp_path):
     result = run(calculator=Misbehaving(6, error=CalculationError("no more memory")))
-    assert (result.reason, result.message, result.steps) == ("failed", "stopped after step 5: no more memory", 5)
+    assert (result.reason, result.message, result.steps) == (
+        "failed",
+        "stopped after step 5: no more memory (evaluation of step 6)",
+        5,
+    )
     check_files_are_finite(tmp_path, [0, 4])
 
 
@@ -142,7 +284,23 @@ def test_state_that_cannot_be_saved(run, monkeypatch):
     monkeypatch.setattr("os.replace", replace)
     result = run()
     assert result.reason == "failed" and result.steps == 10
-    assert result.message.endswith("its state was not saved: [Errno 28] No space left on device")
+    assert re.fullmatch(r"stopped after step 10: cannot write '.*/a\.npz': No space left on device", result.message)
+    assert re.fullmatch(r"at the end: cannot write '.*/a\.npz': No space left on device", *result.notes)
+
+
+def test_only_the_last_state_cannot_be_saved(run, monkeypatch):
+    calls = []
+
+    def replace(source, target, original=os.replace):
+        calls.append(target)
+        if len(calls) == 5:
+            raise OSError(28, "No space left on device")
+        original(source, target)
+
+    monkeypatch.setattr("os.replace", replace)
+    result = run()
+    assert (result.reason, result.message, result.steps) == ("finished", "", 40)
+    assert "a.npz': No space left on device" in result.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +314,28 @@ def test_state_that_cannot_be_saved(run, monkeypatch):
 def test_a_start_that_cannot_be_used(run, tmp_path, calculator, error, message):
     with pytest.raises(error, match=message):
         run(calculator=calculator)
-    assert list(tmp_path.iterdir()) == []
+    assert contents(tmp_path) == {}
+
+
+def spoil_momentum(atoms):
+    atoms.arrays["momenta"][3, 2] = np.nan
+
+
+def spoil_cell(atoms):
+    atoms.cell[0, 0] = np.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(spoil_momentum, r"the momentum of atom 3 \(Cu\) along z is nan"), (spoil_cell, "the cell or the stress is not")],
+)
+def test_momenta_and_cells_that_are_not_finite(change, message):
+    guards, frame = guards_and_frame(crystal())
+    atoms = frame.put_into(crystal())
+    change(atoms)
+    broken = replace(frame, momenta=atoms.get_momenta(), cell=np.array(atoms.cell))
+    with pytest.raises(BrokenRunError, match=message):
+        guards.check(broken, frame)
 
 
 class Rotating(Calculator):
@@ -225,6 +404,81 @@ def test_drift_error_covers_correlated_noise():
         slope, error = meter.drift()
         deviations.append(slope / error)
     assert 0.8 < np.std(deviations) < 1.4
+
+
+def slopes_in_errors(energies) -> np.ndarray:
+    """Slope by its error of every series of energies in eV per atom, one a femtosecond."""
+    found = []
+    for series in energies:
+        meter = DriftMeter()
+        for step, energy in enumerate(series):
+            meter.add(step * 1e-3, energy)
+        slope, error = meter.drift()
+        found.append(slope / error)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("steps", [120, 1000])
+def test_a_random_walk_does_not_drift(steps, record_figure):
+    """Jumps of the energy in both directions, one in 20 steps or one in each."""
+    rng = np.random.default_rng(11)
+    for chance in (0.2, 1.0):
+        jumps = (rng.random((300, steps)) < chance) * rng.normal(0, 5e-4, (300, steps))
+        found = slopes_in_errors(np.cumsum(jumps, axis=1))
+        flagged = np.mean(np.abs(found) > 3)
+        record_figure(f"random walks of {steps} steps taken for drift, jumps in {chance:.0%}", f"{flagged:.1%}")
+        assert flagged <= 0.03
+        assert 0.5 < np.median(np.abs(found)) / 0.6745 < 1.2
+
+
+def test_error_of_the_slope_of_a_random_walk():
+    """The closed form against the scatter of slopes, for walks that are sampled once a block."""
+    rng = np.random.default_rng(12)
+    times = np.arange(60) * 0.5
+    slopes, errors = [], []
+    for _ in range(2000):
+        walk = np.cumsum(rng.normal(size=60))
+        slopes.append(np.polyfit(times, walk, 1)[0])
+        errors.append(math.sqrt(2 / 3) * _error_of_a_walk(times, walk - np.polyval(np.polyfit(times, walk, 1), times)))
+    assert np.std(slopes) == pytest.approx(np.mean(errors), rel=0.05)
+
+
+def test_a_drift_is_found_in_vibrations_and_under_jumps():
+    rng = np.random.default_rng(13)
+    time = np.arange(1000) * 1e-3
+    phases = rng.uniform(0, 2 * np.pi, (40, 3, 1))
+    vibrations = 1e-4 * np.sin(2 * np.pi * time / np.array([0.0301, 0.077, 0.163])[:, None] + phases).sum(axis=1)
+    assert (slopes_in_errors(vibrations + 1.5e-3 * time) > 3).all()
+    jumps = (rng.random((40, 1000)) < 0.05) * rng.normal(0, 5e-4, (40, 1000))
+    assert (slopes_in_errors(np.cumsum(jumps, axis=1) + 0.03 * time) > 3).mean() > 0.9
+
+
+def test_drift_error_of_white_noise_is_that_of_a_regression():
+    """Eight samples: residuals have six degrees of freedom left."""
+    meter, energies = DriftMeter(), [0.0, 1.0, -1.0, 0.5, -0.5, 1.0, -1.0, 0.0]
+    for step, energy in enumerate(energies):
+        meter.add(step, 1e-3 * energy)
+    fit, covariance = np.polyfit(range(8), energies, 1, cov=True)
+    with patch("escn_calc.md.drift.WALK", 0.0):
+        assert meter.drift() == (pytest.approx(fit[0]), pytest.approx(math.sqrt(covariance[0, 0])))
+
+
+def test_drift_below_three_errors_is_not_reported(monkeypatch):
+    for error, notes in ((0.9, 1), (1.1, 0)):
+        monkeypatch.setattr("escn_calc.md.drift.DriftMeter.drift", lambda meter, error=error: (3.0, error))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EnergyDriftWarning)
+            assert len(run_md(crystal(), PairPotential(), steps=100).notes) == notes
+
+
+def test_drift_counts_atoms_that_can_move():
+    """Half of the atoms are fixed: the energy is shared by the other 16."""
+    totals = []
+    result = run_md(half_fixed(), Rotating(), steps=60, every=1, progress=lambda step: totals.append(step.total))
+    meter = DriftMeter()
+    for step, total in enumerate(totals):
+        meter.add(step * 1e-3, total / 16)
+    assert (result.drift, result.drift_error) == pytest.approx(meter.drift(), rel=1e-6)
 
 
 def test_drift_needs_samples_and_little_memory():

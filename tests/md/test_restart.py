@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from ase.calculators.calculator import Calculator
+from ase.calculators.mixing import LinearCombinationCalculator
 from ase.constraints import FixCom
 from ase.io import read
 
@@ -81,7 +82,7 @@ def test_a_failed_evaluation_is_resumed(tmp_path):
     whole, parts = folders(tmp_path)
     run_md(crystal(), steady(), **FAST, **files_in(whole))
     result = run_md(crystal(), Misbehaving(16, error=CalculationError("out of memory")), **FAST, **files_in(parts))
-    assert (result.reason, result.message) == ("failed", "stopped after step 15: out of memory")
+    assert (result.reason, result.message) == ("failed", "stopped after step 15: out of memory (evaluation of step 16)")
     assert len(read(parts / "a.traj", ":")) == 6
     assert run_md(crystal(), steady(), **FAST, **files_in(parts), resume=True).finished
     assert contents(parts) == contents(whole)
@@ -177,6 +178,17 @@ def pushed():
     return atoms
 
 
+def test_other_weights_of_a_mixture_are_refused(run, tmp_path):
+    def mixed(weight):
+        return LinearCombinationCalculator([PairPotential(), PairPotential()], [weight, 0.5])
+
+    run(calculator=mixed(0.5))
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"\(model weights: \[0.5, 0.5\] there, \[2.0, 0.5\] here\)"):
+        run(calculator=mixed(2.0), resume=True, steps=50)
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -246,10 +258,18 @@ def test_damaged_states_are_refused(run, tmp_path):
             run(resume=True)
     with np.load(tmp_path / "a.npz") if state.write_bytes(data) else None as file:
         arrays = dict(file)
-    text = {**json.loads(arrays["text"].tobytes()), "format": "something else 7"}
-    np.savez(state, **{**arrays, "text": np.frombuffer(json.dumps(text).encode(), dtype=np.uint8)})
-    with pytest.raises(InputError, match=r"state of another version: 'something else 7'"):
-        run(resume=True)
+    written = json.loads(arrays["text"].tobytes())
+    foreign = np.random.Generator(np.random.MT19937(0)).bit_generator.state
+    foreign["state"]["key"] = foreign["state"]["key"].tolist()
+    for change, message in (
+        ({"format": "something else 7"}, r"state of another version: 'something else 7'"),
+        ({"random": foreign}, r"a\.npz' is not the state of a run, or is damaged: "),
+        ({"random": {"a": 1}}, r"a\.npz' is not the state of a run, or is damaged: "),
+    ):
+        text = np.frombuffer(json.dumps({**written, **change}).encode(), dtype=np.uint8)
+        np.savez(state, **{**arrays, "text": text})
+        with pytest.raises(InputError, match=message):
+            run(resume=True)
 
 
 def test_a_state_may_move_with_its_files(run, tmp_path):
