@@ -117,6 +117,11 @@ ENSEMBLES_OF_OPTIONS = {
     metavar="STEPS",
     help="Steps between two states from which a killed run can go on.",
 )
+@click.option(
+    "--let-atoms-leave",
+    is_flag=True,
+    help="Go on when an atom has no other within 6 Å any more; without it the run stops there.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of initial velocities and thermostat.")
 @click.option(
     "--resume",
@@ -145,6 +150,7 @@ def md(
     barostat_time: float,
     every: int,
     state_every: int,
+    let_atoms_leave: bool,
     seed: int,
     resume: bool,
     fix_tags: tuple[int, ...],
@@ -187,6 +193,7 @@ def md(
         seed=seed,
         every=every,
         state_every=state_every,
+        stop_on_evaporation=not let_atoms_leave,
     )
     console = Console(stderr=True, highlight=False)
     with console.status("Loading the model"):

@@ -219,7 +219,7 @@ def test_every_option_reaches_the_run(folder, monkeypatch, loader):
         *("--model", "other", "--device", "cpu", "--dtype", "float64", "--forces", "gradient", "--frames", "converged"),
         *("--ensemble", "npt", "--steps", "12", "--timestep", "0.5", "--temperature", "100"),
         *("--temperature-end", "200", "--thermostat-time", "50", "--pressure", "-0.5", "--barostat-time", "700"),
-        *("--every", "3", "--state-every", "4", "--seed", "5", "--output-dir", "here"),
+        *("--every", "3", "--state-every", "4", "--seed", "5", "--let-atoms-leave", "--output-dir", "here"),
     )
     assert result.exit_code == 0, result.output
     assert {name: value for name, value in calls[-1].items() if name != "progress"} == {
@@ -233,6 +233,7 @@ def test_every_option_reaches_the_run(folder, monkeypatch, loader):
         "every": 3,
         "state_every": 4,
         "seed": 5,
+        "stop_on_evaporation": False,
         "resume": False,
         "trajectory": Path("here/slab.traj"),
         "log": Path("here/slab.csv"),
@@ -433,6 +434,7 @@ def test_evaporation_has_its_own_exit_status(folder, slab):
     assert "stopped: atoms evaporated" in result.stdout
     assert "what happened atom 7 (Cu) has no other atom within 6 Å" in plain(result.stdout)
     assert record()["result"]["reason"] == "evaporated"
+    assert md("--steps", "400", "--every", "4", "--let-atoms-leave", "--output-dir", "leaving").exit_code == 0
 
 
 def test_failure_midway_keeps_the_good_frames(folder, monkeypatch):
