@@ -246,7 +246,8 @@ def _notes(data: VibrationsData, fmax: float, derivative: ForceDerivative, lowes
     notes = []
     if fmax > FMAX_WORTH_A_NOTE:
         notes.append(
-            f"the largest force on an atom that moves is {fmax:.3f} eV/Å: the structure is no minimum; relax it first"
+            f"the largest force on an atom that moves is {fmax:.3f} eV/Å: the structure is no minimum of these forces; "
+            "relax it first, with the same kind of forces"
         )
     imaginary = _imaginary_cm1(data)
     if imaginary:

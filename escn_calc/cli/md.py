@@ -205,6 +205,8 @@ def md(
     files.make_room(keep_old=resume)
     how = f"{ENSEMBLE_WORDS[ensemble]}, {potential.forces} forces"
     console.print(_opening(start, how, steps, timestep), soft_wrap=True)
+    if start.get_momenta().any() and not resume:
+        console.print("[yellow]Note: the run starts with the velocities of the structure file[/yellow]")
     if ensemble == "nve" and potential.forces == "direct":
         console.print(f"[yellow]Note: {NOT_CONSERVED}[/yellow]", soft_wrap=True)
     with progress_display(console, steps, timestep) as show, warnings.catch_warnings():

@@ -19,6 +19,9 @@ ENSEMBLES = ("nve", "langevin", "nose-hoover", "bussi", "npt", "npt-anisotropic"
 
 NPT_ENSEMBLES = ("npt", "npt-anisotropic")
 
+LARGEST_PRESSURE_GPA = 1000.0
+"""Three times the pressure at the centre of the Earth."""
+
 LARGEST_TIMESTEP_FS = 50.0
 """fs. No molecular vibration is followed with more: the number is meant in another unit."""
 
@@ -127,6 +130,16 @@ def check_settings(
         raise InputError(
             f"temperature_K is a ramp from {start:g} K to {end:g} K, but at constant energy (nve) nothing holds a "
             f"temperature; choose one of {', '.join(ENSEMBLES[1:])}"
+        )
+    if settings.npt and settings.barostat_time_fs < settings.thermostat_time_fs:
+        raise InputError(
+            f"barostat_time_fs is {settings.barostat_time_fs:g} fs, but must not be shorter than thermostat_time_fs, "
+            f"{settings.thermostat_time_fs:g} fs: a fast barostat makes the volume swing; 1000 fs is a good first choice"
+        )
+    if abs(settings.pressure_GPa) > LARGEST_PRESSURE_GPA:
+        raise InputError(
+            f"pressure_GPa is {settings.pressure_GPa:g}, beyond ±{LARGEST_PRESSURE_GPA:g} GPa; the unit is the "
+            "gigapascal, and 1 bar is 0.0001 GPa"
         )
     if settings.pressure_GPa != 0 and not settings.npt:
         raise InputError(

@@ -64,6 +64,14 @@ def with_bond():
         ({"ensemble": "NVE "}, "unknown ensemble 'NVE '; did you mean 'nve'?"),
         ({"ensemble": "nose_hoover"}, "did you mean 'nose-hoover'?"),
         ({"ensemble": "andersen2"}, "unknown ensemble 'andersen2'; known are nve, langevin, nose-hoover, bussi, npt"),
+        (
+            {"ensemble": "npt", "barostat_time_fs": 50.0},
+            "barostat_time_fs is 50 fs, but must be longer than thermostat_time_fs",
+        ),
+        (
+            {"ensemble": "npt", "pressure_GPa": 1e5},
+            "pressure_GPa is 100000, beyond ±1000 GPa; the unit",
+        ),
         ({"ensemble": None}, "unknown ensemble None"),
         ({"steps": -1}, "steps is -1; it must be a whole number, 0 or more"),
         ({"steps": 10.5}, "steps is 10.5; it must be a whole number"),
