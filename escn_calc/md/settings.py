@@ -134,7 +134,7 @@ def check_settings(
     if settings.npt and settings.barostat_time_fs < settings.thermostat_time_fs:
         raise InputError(
             f"barostat_time_fs is {settings.barostat_time_fs:g} fs, but must not be shorter than thermostat_time_fs, "
-            f"{settings.thermostat_time_fs:g} fs: a fast barostat makes the volume swing; 1000 fs is a good first choice"
+            f"{settings.thermostat_time_fs:g} fs: a fast one makes the volume swing; 1000 fs is a good first choice"
         )
     if abs(settings.pressure_GPa) > LARGEST_PRESSURE_GPA:
         raise InputError(
