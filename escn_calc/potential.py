@@ -100,11 +100,6 @@ class Potential:
         """Hyperparameters of the network as evaluated."""
         return self._model.config
 
-    @property
-    def has_force_head(self) -> bool:
-        """Whether the model can predict forces directly."""
-        return self.config.regress_forces
-
     def evaluate(self, structures: list[Atoms], search: PairSearch = search_pairs) -> list[Prediction]:
         """Evaluate structures in one batch.
 
@@ -247,7 +242,8 @@ def load_potential(
     forces : "direct" for those of the force head, "gradient" for -dE/dx, which conserve energy in molecular dynamics
         and bring the stress; None for what the model was trained with.
     frames : "canonical" evaluates the checkpoint on its own edge grid with deterministic edge frames; "converged"
-        raises the longitudes of that grid until the result no longer depends on the frames.
+        raises the longitudes of that grid until the result no longer depends on the frames. On resolved grids both are
+        the same.
     checkpoint_layers : True has the backward pass for gradient forces keep only the input of each layer and compute the
         rest again, which takes less memory and more time; False keeps everything; None decides by the free memory.
         Results are the same.

@@ -22,7 +22,7 @@ from tests.finite_differences import (
 )
 from tests.parity import MODELS, checkpoint
 from tests.smooth import smooth_checkpoint, write_smooth_model
-from tests.tolerances import FORCES_OF_FINITE_DIFFERENCES, STRESS_OF_FINITE_DIFFERENCES
+from tests.tolerances import FORCES_OF_FINITE_DIFFERENCES, GRADIENT_FLOAT32, STRESS_OF_FINITE_DIFFERENCES
 
 ROLLS_MATTER = pytest.mark.filterwarnings(
     "ignore::escn_calc.potential.TurningFramesWarning", "ignore::escn_calc.convergence.FramesNotConvergedWarning"
@@ -213,7 +213,7 @@ def test_float32(model, record_figure):
     (fine,), (coarse,) = (gradient_potential(stored, dtype=dtype).evaluate([atoms]) for dtype in ("float64", "float32"))
     error = np.abs(coarse.forces - fine.forces).max() / np.abs(fine.forces).max()
     record_figure(f"gradient forces, {model}", f"float32 against float64 {error:.1e}")
-    assert error < 5e-5
+    assert error < GRADIENT_FLOAT32
     assert np.abs(coarse.forces.sum(axis=0)).max() < 1e-12
 
 

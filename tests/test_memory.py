@@ -1,5 +1,8 @@
 """The estimate of what a backward pass keeps, against what it keeps."""
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -60,5 +63,28 @@ def test_recomputing_keeps_less():
     assert little < everything / 4
 
 
-def test_free_memory_of_this_machine():
-    assert 1e7 < memory._free_bytes("cpu") < 1e14
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"/proc/meminfo": "MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable:   70 kB\n"}, 70 * 1024),
+        (
+            {
+                "/proc/meminfo": "MemAvailable: 70 kB\n",
+                "/sys/fs/cgroup/memory.max": "50000\n",
+                "/sys/fs/cgroup/memory.current": "20000\n",
+            },
+            30000,
+        ),
+        ({"/sys/fs/cgroup/memory.max": "max\n", "/sys/fs/cgroup/memory.current": "20000\n"}, math.inf),
+        ({}, math.inf),
+    ],
+    ids=["system", "container", "unlimited container", "unknown"],
+)
+def test_free_memory(monkeypatch, files, expected):
+    def read_text(path, encoding):
+        if str(path) not in files:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert memory._free_bytes("cpu") == expected

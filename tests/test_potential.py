@@ -412,7 +412,6 @@ def test_energy_only_model():
     (prediction,) = potential.evaluate([slab()])
     assert prediction.forces is None
     assert prediction.forces_kind is None
-    assert not potential.has_force_head
     assert converged_longitudes(energy_only).longitudes > 3
 
 

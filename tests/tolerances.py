@@ -12,6 +12,8 @@ NETWORK_PARITY = {torch.float64: 1e-11, torch.float32: 2e-5}
 CALCULATOR_PARITY = {"float64": 1e-7, "float32": 1e-5}
 # The same network summed in another order: permuted atoms, other batches, other thread counts.
 REORDERED = {"float64": 1e-12, "float32": 2e-5}
+# Gradient forces in float32 against float64, relative to the largest: a backward pass doubles the roundings.
+GRADIENT_FLOAT32 = 5e-5
 # Analytic forces against Richardson finite differences in float64, relative to the largest force.
 FORCES_OF_FINITE_DIFFERENCES = 1e-6
 # The same for components of the stress, absolute, eV/Å³.

@@ -176,7 +176,7 @@ def md(
         raise click.UsageError("--resume continues the files that --overwrite replaces; give only one of them")
     name = structure.stem
     files = MDFiles.in_folder(output_dir or Path("runs") / f"{name}_md", name)
-    files.check(structure, overwrite=overwrite, resume=resume)
+    files.check(structure, replace=overwrite or resume)
     start = fix_atoms(read_structure(structure, index), fix_tags, fix_below_height)
     source = {"file": str(structure), "sha256": file_sha256(structure)}
     calculator = ESCNCalculator(model, device=device, dtype=dtype, forces=forces, frames=frames)

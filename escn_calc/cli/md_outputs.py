@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from escn_calc.cli.outputs import check_paths, energy_words, make_room, versions, write_atomically, write_json
+from escn_calc.cli.outputs import ResultFiles, energy_words, versions, write_atomically, write_json
 from escn_calc.cli.structure_input import fixed_atoms
 from escn_calc.errors import InputError
 
@@ -41,7 +41,7 @@ SETTLED_FRACTION = 0.25
 
 
 @dataclass(frozen=True)
-class MDFiles:
+class MDFiles(ResultFiles):
     """Paths of everything one run of molecular dynamics writes."""
 
     trajectory: Path
@@ -62,22 +62,6 @@ class MDFiles:
             plot=folder / f"{name}.png",
             record=folder / f"{name}.json",
         )
-
-    @property
-    def folder(self) -> Path:
-        """The folder of all the files."""
-        return self.record.parent
-
-    def check(self, source: Path, *, overwrite: bool, resume: bool) -> None:
-        """Make sure that neither the structure file ``source`` nor a result of another run would be lost."""
-        check_paths(self._all(), source, overwrite or resume)
-
-    def make_room(self, *, keep_old: bool) -> None:
-        """Make the folder, and remove the files of an earlier run unless they are to be continued."""
-        make_room(self.folder, () if keep_old else self._all())
-
-    def _all(self) -> tuple[Path, ...]:
-        return (self.trajectory, self.log, self.state, self.structure, self.plot, self.record)
 
 
 class RunRecord:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,48 +20,59 @@ if TYPE_CHECKING:
 RECORDED_PACKAGES = ("ase", "numpy", "torch")
 
 
-def check_paths(paths: Iterable[Path], source: Path, overwrite: bool) -> None:
-    """Make sure that neither the structure file nor a result of another run would be lost.
+@dataclass(frozen=True)
+class ResultFiles:
+    """Paths of everything a command writes into one folder; a subclass has a field for each."""
 
-    Parameters
-    ----------
-    paths : iterable of Path
-        Files to be written.
-    source : Path
-        File with the structure of the run.
-    overwrite : bool
-        Whether results of another run may be replaced.
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All the files."""
+        return tuple(getattr(self, field.name) for field in fields(self))
 
-    Raises
-    ------
-    InputError
-        One of the files is ``source``, or it exists and ``overwrite`` is false.
-    """
-    existing = [path for path in paths if path.exists()]
-    for path in existing:
-        if source.exists() and path.samefile(source):
-            raise InputError(
-                f"the result {str(path)!r} would replace the structure file {str(source)!r}; "
-                "choose another --output-dir"
-            )
-    if existing and not overwrite:
-        raise InputError(f"{str(existing[0])!r} exists; choose another --output-dir, or give --overwrite")
+    @property
+    def folder(self) -> Path:
+        """The folder of all the files."""
+        return self.paths[0].parent
 
+    def check(self, source: Path, *, replace: bool) -> None:
+        """Make sure that neither the structure file nor a result of another run would be lost.
 
-def make_room(folder: Path, paths: Iterable[Path]) -> None:
-    """Make the folder and remove the files of an earlier run, so that results of two runs never mix.
+        Parameters
+        ----------
+        source : Path
+            File with the structure of the run.
+        replace : bool
+            Whether existing results may be changed.
 
-    Raises
-    ------
-    InputError
-        The folder cannot be made or changed.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
+        Raises
+        ------
+        InputError
+            One of the files is ``source``, or it exists and ``replace`` is false.
+        """
+        existing = [path for path in self.paths if path.exists()]
+        for path in existing:
+            if source.exists() and path.samefile(source):
+                raise InputError(
+                    f"the result {str(path)!r} would replace the structure file {str(source)!r}; "
+                    "choose another --output-dir"
+                )
+        if existing and not replace:
+            raise InputError(f"{str(existing[0])!r} exists; choose another --output-dir, or give --overwrite")
+
+    def make_room(self, *, keep_old: bool = False) -> None:
+        """Make the folder, and remove the files of an earlier run, so that results of two runs never mix.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be made or changed.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in () if keep_old else self.paths:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to the folder {str(self.folder)!r}: {error.strerror}") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

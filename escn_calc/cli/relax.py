@@ -86,7 +86,7 @@ def relax(
     """
     name = structure.stem
     files = OutputFiles.in_folder(output_dir or Path("runs") / name, name)
-    files.check(structure, overwrite)
+    files.check(structure, replace=overwrite)
     check_limits(fmax, steps)
     start = fix_atoms(read_structure(structure, index), fix_tags, fix_below_height)
     source = {"file": str(structure), "sha256": file_sha256(structure)}

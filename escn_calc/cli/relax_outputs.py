@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escn_calc.cli.outputs import check_paths, energy_words, make_room, write_atomically, write_json
+from escn_calc.cli.outputs import ResultFiles, energy_words, write_atomically, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OutputFiles:
+class OutputFiles(ResultFiles):
     """Paths of everything one relaxation writes."""
 
     trajectory: Path
@@ -33,17 +33,6 @@ class OutputFiles:
             plot=folder / f"{name}.png",
             record=folder / f"{name}.json",
         )
-
-    def check(self, source: Path, overwrite: bool) -> None:
-        """Make sure that neither the structure file ``source`` nor a result of another run would be lost."""
-        check_paths(self._all(), source, overwrite)
-
-    def make_room(self) -> None:
-        """Make the folder and remove the files of an earlier run."""
-        make_room(self.trajectory.parent, self._all())
-
-    def _all(self) -> tuple[Path, ...]:
-        return (self.trajectory, self.structure, self.plot, self.record)
 
 
 def write_results(

@@ -108,7 +108,7 @@ def vibrations(
     """
     name = structure.stem
     files = VibrationFiles.in_folder(output_dir or Path("runs") / name, name)
-    files.check(structure, overwrite)
+    files.check(structure, replace=overwrite)
     check_displacement(displacement)
     for temperature in temperatures:
         check_temperature(temperature)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from escn_calc.cli.outputs import check_paths, energy_words, make_room, write_atomically, write_json
+from escn_calc.cli.outputs import ResultFiles, energy_words, write_atomically, write_json
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -23,7 +23,7 @@ LARGEST_DISPLACEMENT_SHOWN = 0.3
 
 
 @dataclass(frozen=True)
-class VibrationFiles:
+class VibrationFiles(ResultFiles):
     """Paths of everything one calculation of vibrations writes."""
 
     modes: Path
@@ -38,17 +38,6 @@ class VibrationFiles:
             hessian=folder / f"{name}_hessian.json",
             record=folder / f"{name}_vibrations.json",
         )
-
-    def check(self, source: Path, overwrite: bool) -> None:
-        """Make sure that neither the structure file ``source`` nor a result of another run would be lost."""
-        check_paths(self._all(), source, overwrite)
-
-    def make_room(self) -> None:
-        """Make the folder and remove the files of an earlier run."""
-        make_room(self.record.parent, self._all())
-
-    def _all(self) -> tuple[Path, ...]:
-        return (self.modes, self.hessian, self.record)
 
 
 def write_results(result: Vibrations, files: VibrationFiles, record: dict[str, Any]) -> None:

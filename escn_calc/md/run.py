@@ -1,8 +1,8 @@
-"""Molecular dynamics of one structure: the loop around an integrator of ASE.
+"""Molecular dynamics of one structure: the loop around single steps of an integrator of ASE.
 
-The integrator takes single steps; measuring, checking, writing and remembering are done here. After every step the
-whole dynamics is copied into a :class:`~escn_calc.md.state.Snapshot`, so that whatever ends a run, its state and its
-last good frame are those of a complete step.
+:class:`~escn_calc.md.dynamics.Dynamics` takes the steps and copies itself into a snapshot after each, so that whatever
+ends a run, its state and its last good frame are those of a complete step. Checking what is asked for, writing and
+ending are done here.
 """
 
 from __future__ import annotations
@@ -16,27 +16,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, CalculatorError, PropertyNotImplementedError
+from ase.calculators.calculator import BaseCalculator
 
-from escn_calc.errors import CalculationError, ESCNError, InputError
-from escn_calc.md.drift import DriftMeter, RunningMean
-from escn_calc.md.frame import Frame, measure
-from escn_calc.md.guards import BrokenRunError, Guards
-from escn_calc.md.integrators import (
-    build_integrator,
-    check_constraints,
-    count_movable,
-    get_memory,
-    set_initial_momenta,
-    set_memory,
-    set_temperature,
-)
+from escn_calc.errors import InputError
+from escn_calc.md.dynamics import Dynamics, is_crystal
+from escn_calc.md.guards import BrokenRunError
+from escn_calc.md.integrators import check_constraints
 from escn_calc.md.outputs import Mark, OutputError, Outputs, Paths
 from escn_calc.md.results import EnergyDriftWarning, MDResult, MDStep, Reason
 from escn_calc.md.settings import MDSettings, check_settings
 from escn_calc.md.state import (
     Identity,
-    Snapshot,
     State,
     check_identity,
     load_state,
@@ -44,7 +34,6 @@ from escn_calc.md.state import (
     save_state,
     structure_identity,
 )
-from escn_calc.relax import NUMERICAL_FAILURES
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -199,7 +188,7 @@ def run_md(
         paths.check_writable()
         start = time.perf_counter()
         snapshot = earlier.snapshot if earlier else None
-        run = _Run(atoms, calculator, settings, snapshot, direct=direct, evaporation=stop_on_evaporation)
+        run = Dynamics(atoms, calculator, settings, snapshot, direct=direct, evaporation=stop_on_evaporation)
         first_step = run.good.step
         ending = _keep_going(run, paths, identity, earlier.mark if earlier else None, progress)
     return _result(run, ending, first_step, time.perf_counter() - start)
@@ -214,122 +203,8 @@ class _Ending:
     notes: list[str] = field(default_factory=list)
 
 
-class _Run:
-    """The moving atoms, their integrator, and the last good step."""
-
-    def __init__(
-        self,
-        atoms: Atoms,
-        calculator: BaseCalculator,
-        settings: MDSettings,
-        earlier: Snapshot | None,
-        *,
-        direct: bool,
-        evaporation: bool,
-    ) -> None:
-        self.settings = settings
-        self.direct = direct
-        self._rng = np.random.default_rng(settings.seed)
-        self._atoms = atoms.copy()
-        self._atoms.calc = calculator
-        self._has_stress = "stress" in calculator.implemented_properties and _is_crystal(atoms)
-        set_initial_momenta(self._atoms, settings.start_temperature_K, self._rng)
-        self._guards = Guards(self._atoms, settings, direct=direct, evaporation=evaporation)
-        self._integrator = build_integrator(self._atoms, settings, self._rng)
-        self.drift, self.temperature = DriftMeter(), RunningMean()
-        self._movable = count_movable(self._atoms)
-        if earlier is None:
-            self.good = self._first_frame(0)
-            self._guards.check_start(self.good)
-            self._meter(self.good)
-        else:
-            self._return_to(earlier)
-            self.good = self._first_frame(earlier.step)
-        self.snapshot = self._take_snapshot()
-
-    def is_logged(self, step: int) -> bool:
-        """Whether a step has a frame and a row."""
-        return step % self.settings.every == 0
-
-    def advance(self) -> None:
-        """Take one step; ``good`` and ``snapshot`` change only if it passes every check.
-
-        Raises
-        ------
-        BrokenRunError
-            The evaluation failed, or gave something that no sound run gives.
-        """
-        step = self.good.step + 1
-        if self.settings.ramp:
-            set_temperature(self._integrator, self.settings.temperature_at(step))
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                self._integrator.step()
-                frame = self._measure(step)
-        except NUMERICAL_FAILURES as error:
-            raise BrokenRunError(
-                "failed", f"stopped after step {step - 1}: {error} (evaluation of step {step})"
-            ) from error
-        self._guards.check(frame, self.good)
-        self._meter(frame)
-        self.snapshot = self._take_snapshot(step)
-        self.good = frame
-
-    def check_isolation(self) -> None:
-        """Check that no atom of the last good step has left the others."""
-        self._guards.check_isolation(self.good)
-
-    def final_structure(self) -> Atoms:
-        """Return the last good frame as a structure of its own."""
-        return self.good.put_into(self._atoms.copy())
-
-    def _first_frame(self, step: int) -> Frame:
-        try:
-            return self._measure(step)
-        except PropertyNotImplementedError as error:
-            raise InputError(f"the calculator lacks what {self.settings.ensemble} needs: {error}") from error
-        except ESCNError:
-            raise
-        except NotImplementedError as error:
-            raise InputError(f"the calculator cannot evaluate this structure: {error}") from error
-        except CalculatorError as error:
-            raise CalculationError(f"the evaluation of the start failed: {error}") from error
-
-    def _measure(self, step: int) -> Frame:
-        npt = self.settings.npt
-        stress = self._has_stress and (npt or self.is_logged(step))
-        return measure(self._atoms, step, step * self.settings.timestep_fs, stress=stress, npt=npt)
-
-    def _meter(self, frame: Frame) -> None:
-        thermodynamics = frame.thermodynamics
-        self.temperature.add(thermodynamics.temperature_K)
-        if self.settings.ensemble == "nve":
-            self.drift.add(thermodynamics.time_fs / 1000, thermodynamics.total / self._movable)
-
-    def _take_snapshot(self, step: int | None = None) -> Snapshot:
-        return Snapshot(
-            step=self.good.step if step is None else step,
-            positions=self._atoms.get_positions(),
-            momenta=self._atoms.get_momenta(),
-            cell=np.array(self._atoms.cell),
-            memory=get_memory(self._integrator, self.settings.ensemble),
-            random=dict(self._rng.bit_generator.state),
-            drift=self.drift.state(),
-            temperature=self.temperature.state(),
-        )
-
-    def _return_to(self, snapshot: Snapshot) -> None:
-        self._atoms.set_cell(snapshot.cell, apply_constraint=False)
-        self._atoms.set_positions(snapshot.positions, apply_constraint=False)
-        self._atoms.set_momenta(snapshot.momenta, apply_constraint=False)
-        set_memory(self._integrator, self.settings.ensemble, snapshot.memory)
-        self._rng.bit_generator.state = snapshot.random
-        self.drift = DriftMeter.restored(snapshot.drift)
-        self.temperature = RunningMean(**snapshot.temperature)
-
-
 def _keep_going(
-    run: _Run, paths: Paths, identity: Identity, mark: Mark | None, progress: Callable[[MDStep], None] | None
+    run: Dynamics, paths: Paths, identity: Identity, mark: Mark | None, progress: Callable[[MDStep], None] | None
 ) -> _Ending:
     """Take all steps with their outputs, and save the state whatever ends them."""
     if mark is None:
@@ -367,7 +242,7 @@ def _keep_going(
 
 
 def _take_steps(
-    run: _Run, outputs: Outputs, save: Callable[[], None], progress: Callable[[MDStep], None] | None
+    run: Dynamics, outputs: Outputs, save: Callable[[], None], progress: Callable[[MDStep], None] | None
 ) -> None:
     first = run.good.step
     while True:
@@ -391,7 +266,7 @@ def _save_first_state(path: Path, state: State) -> None:
         raise InputError(str(error)) from error
 
 
-def _result(run: _Run, ending: _Ending, first_step: int, wall_time: float) -> MDResult:
+def _result(run: Dynamics, ending: _Ending, first_step: int, wall_time: float) -> MDResult:
     drift = run.drift.drift() if run.settings.ensemble == "nve" else None
     rate = (run.good.step - first_step) / wall_time
     notes = _drift_notes(run, drift)
@@ -413,7 +288,7 @@ def _result(run: _Run, ending: _Ending, first_step: int, wall_time: float) -> MD
     )
 
 
-def _drift_notes(run: _Run, drift: tuple[float, float] | None) -> tuple[str, ...]:
+def _drift_notes(run: Dynamics, drift: tuple[float, float] | None) -> tuple[str, ...]:
     if drift is None or run.good.step < FEWEST_STEPS_FOR_DRIFT:
         return ()
     slope, error = drift
@@ -459,7 +334,7 @@ def _check_structure(atoms: Atoms, settings: MDSettings) -> None:
     if len(massless):
         raise InputError(f"atom {massless[0]} ({atoms.symbols[massless[0]]}) has no mass; set its mass in amu")
     check_constraints(atoms, settings)
-    if settings.npt and not _is_crystal(atoms):
+    if settings.npt and not is_crystal(atoms):
         raise InputError(
             f"{settings.ensemble} needs a structure that is periodic in three directions, and pbc is "
             f"{atoms.pbc.tolist()}: its volume has no meaning; choose an ensemble at constant volume"
@@ -482,7 +357,3 @@ def _check_properties(calculator: BaseCalculator, settings: MDSettings) -> None:
             f"{settings.ensemble} needs the stress, and the calculator {calculator.name!r} has none; "
             "ESCNCalculator has it with forces='gradient'"
         )
-
-
-def _is_crystal(atoms: Atoms) -> bool:
-    return bool(atoms.pbc.all()) and atoms.cell.rank == 3

@@ -7,8 +7,8 @@ screened by a universal function of the distance,
     phi(x) = 0.18175 exp(-3.1998 x) + 0.50986 exp(-0.94229 x) + 0.28022 exp(-0.4029 x) + 0.02817 exp(-0.20162 x).
 
 Here it is multiplied by the envelope of :mod:`escn_calc.nn.envelope` that ends at the sum of the two covalent radii
-(Cordero et al. 2008, doi 10.1039/b801115j), so that it vanishes, with two derivatives, for atoms that are bonded or
-further apart.
+(Cordero et al. 2008, doi 10.1039/b801115j), so that it vanishes, with two derivatives, for single bonds and longer
+distances. Shorter bonds feel some of it: a network is trained on what is left.
 """
 
 import torch

@@ -182,7 +182,7 @@ def test_the_first_step_of_a_ramp_is_along_it(monkeypatch):
         seen.append(temperature)
         set_temperature(integrator, temperature)
 
-    monkeypatch.setattr("escn_calc.md.run.set_temperature", recorded)
+    monkeypatch.setattr("escn_calc.md.dynamics.set_temperature", recorded)
     run_md(crystal(), PairPotential(), ensemble="langevin", steps=4, temperature_K=(100.0, 300.0))
     assert seen == [150, 200, 250, 300]
 
