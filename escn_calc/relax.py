@@ -4,30 +4,54 @@ A relaxation moves the atoms until the largest force on an atom that is free to 
 
     fmax = max_i |F_i|     (F after constraints),
 
-is below the requested value. Whatever ends it, be it convergence, the step limit, Ctrl-C or a failed evaluation, the
-result holds the last frame whose energy and forces are known. Forces of a direct model are not the gradient of its
-energy, so that a relaxation can converge and yet be meaningless: ``RelaxResult.notes`` tells of an energy that rose and
-of atoms that went far.
+is below the requested value. The cell stays, or relaxes too (:mod:`escn_calc.cell_relaxation`); then the stress has to
+be small as well. Whatever ends it, be it convergence, the step limit, Ctrl-C or a failed evaluation, the result holds
+the last frame whose energy and forces are known. Forces of a direct model are not the gradient of its energy, so that a
+relaxation can converge and yet be meaningless: ``RelaxResult.notes`` tells of an energy that rose, of which there is a
+warning as well, and of atoms that went far.
 """
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from escn_calc.cell_relaxation import CELLS, Cell, RelaxedCell, check_cell_options, check_relaxable_cell
 from escn_calc.errors import CalculationError, ESCNError, InputError
+from escn_calc.relax_result import (
+    CellStep,
+    EnergyRiseWarning,
+    Reason,
+    RelaxResult,
+    RelaxStep,
+    displacement_notes,
+    energy_notes,
+)
 
 if TYPE_CHECKING:
-    from ase import Atoms
     from ase.optimize.optimize import Optimizer
+
+__all__ = [
+    "CELLS",
+    "DEFAULT_SMAX",
+    "OPTIMIZERS",
+    "CellStep",
+    "EnergyRiseWarning",
+    "RelaxResult",
+    "RelaxStep",
+    "check_limits",
+    "optimizer_name",
+    "relax",
+]
 
 OPTIMIZERS = (
     "BFGS",
@@ -43,92 +67,13 @@ OPTIMIZERS = (
 )
 """Names of the optimisers in ``ase.optimize`` that relax positions by forces, one frame a step."""
 
-SAVED_PROPERTIES = ("energy", "free_energy", "energies", "forces")
+DEFAULT_SMAX = 0.0005
+"""eV/Å³, 0.08 GPa: an isotropic cell with the bulk modulus of copper is then within 0.02 % of its lattice constant."""
 
-ENERGY_RISE_WORTH_A_NOTE = 0.05
-"""eV. An optimiser that follows the gradient of the energy ends lower than it began, up to noise well below this."""
-
-DISPLACEMENT_WORTH_A_NOTE = 1.0
-"""Å. About the length of a short bond: an atom that went farther may have changed its site or left its molecule."""
+SAVED_PROPERTIES = ("energy", "free_energy", "energies", "forces", "stress")
 
 NUMERICAL_FAILURES = (ESCNError, RuntimeError, ArithmeticError, ValueError, OSError)
 """What calculators, optimisers (``LinAlgError`` is a ``ValueError``) and the trajectory file raise midway."""
-
-
-@dataclass(frozen=True)
-class RelaxStep:
-    """One frame of a relaxation.
-
-    Attributes
-    ----------
-    index : int
-        Number of optimiser steps taken before this frame; the input structure has index 0.
-    energy : float
-        Energy in eV.
-    fmax : float
-        Largest force on an atom, after constraints, in eV/Å.
-    """
-
-    index: int
-    energy: float
-    fmax: float
-
-
-@dataclass(frozen=True)
-class RelaxResult:
-    """How a relaxation ended.
-
-    Attributes
-    ----------
-    atoms : Atoms
-        The last frame, with its constraints and a calculator that holds its energy (eV) and forces (eV/Å).
-    reason : str
-        ``"converged"``, ``"step limit"``, ``"interrupted"`` (Ctrl-C) or ``"failed"``.
-    message : str
-        What failed, and after which step; empty unless ``reason`` is ``"failed"``.
-    history : tuple of RelaxStep
-        Energy and fmax of every frame, the input structure first.
-    max_displacement : float
-        Largest distance between an atom's first and last position, in Å.
-    wall_time_s : float
-        Time taken, in seconds.
-    notes : tuple of str
-        Reasons to doubt the result, one sentence each: the energy rose by more than ``ENERGY_RISE_WORTH_A_NOTE``, an
-        atom moved by more than ``DISPLACEMENT_WORTH_A_NOTE``. Empty if there are none.
-    """
-
-    atoms: Atoms
-    reason: Literal["converged", "step limit", "interrupted", "failed"]
-    message: str
-    history: tuple[RelaxStep, ...]
-    max_displacement: float
-    wall_time_s: float
-    notes: tuple[str, ...] = ()
-
-    @property
-    def converged(self) -> bool:
-        """Whether fmax is below the requested value."""
-        return self.reason == "converged"
-
-    @property
-    def steps(self) -> int:
-        """Number of optimiser steps from the input structure to the last frame."""
-        return self.history[-1].index
-
-    @property
-    def energy(self) -> float:
-        """Energy of the last frame in eV."""
-        return self.history[-1].energy
-
-    @property
-    def energy_change(self) -> float:
-        """Energy of the last frame minus that of the input structure, in eV."""
-        return self.history[-1].energy - self.history[0].energy
-
-    @property
-    def fmax(self) -> float:
-        """Largest force on an atom in the last frame, after constraints, in eV/Å."""
-        return self.history[-1].fmax
 
 
 def relax(
@@ -138,28 +83,39 @@ def relax(
     optimizer: str = "BFGS",
     fmax: float = 0.05,
     steps: int = 500,
+    cell: Cell = "fixed",
+    smax: float = DEFAULT_SMAX,
+    pressure_GPa: float = 0.0,  # noqa: N803 (a unit)
     trajectory: str | Path | None = None,
     progress: Callable[[RelaxStep], None] | None = None,
 ) -> RelaxResult:
-    """Relax the positions of a structure; the cell stays as it is.
+    """Relax the positions of a structure and, if asked to, its cell.
 
     Parameters
     ----------
     atoms : Atoms
         The structure with its constraints. It is not changed.
     calculator : BaseCalculator
-        Any ASE calculator with energy and forces.
+        Any ASE calculator with energy and forces; with stress too if the cell is to relax.
     optimizer : str
         Name of an optimiser in ``ase.optimize``, one of ``OPTIMIZERS``.
     fmax : float
         Converged when the largest force on an atom, after constraints, is below this value in eV/Å.
     steps : int
         Largest number of optimiser steps. With 0 the input structure is only evaluated.
+    cell : str
+        ``"fixed"``; ``"full"``: all three vectors relax; ``"isotropic"``: their common length, the shape stays;
+        ``"in-plane"``: the plane of the first two, for slabs. See :mod:`escn_calc.cell_relaxation`.
+    smax : float
+        With a cell that relaxes: converged when, besides ``fmax``, the largest principal value of the stress that has
+        to vanish is below this value in eV/Å³ (0.0005 eV/Å³ is 0.08 GPa).
+    pressure_GPa : float
+        Pressure from outside in GPa, for ``"full"`` and ``"isotropic"``: the enthalpy is minimised.
     trajectory : str or Path, optional
         ASE trajectory to which every frame is written; an existing file is replaced once the input structure has
         been evaluated.
     progress : callable, optional
-        Called with the ``RelaxStep`` of every frame.
+        Called with the ``RelaxStep`` (``CellStep`` if the cell relaxes) of every frame.
 
     Returns
     -------
@@ -169,25 +125,34 @@ def relax(
     Raises
     ------
     InputError
-        Unknown optimiser, fmax or steps out of range, not a calculator of ASE, or one without forces.
+        Unknown optimiser or cell; fmax, steps, smax or pressure out of range; not a calculator of ASE, or one without
+        forces or the stress that is needed; a structure whose cell cannot relax in the way asked for.
     ESCNError
         The input structure itself cannot be evaluated. (Failures after that are reported in the result.)
+
+    Warns
+    -----
+    EnergyRiseWarning
+        The energy ended more than 0.05 eV above that of an earlier step; ``RelaxResult.notes`` says the same.
     """
     optimizer_class = _optimizer_class(optimizer)
     check_limits(fmax, steps)
+    check_cell_options(cell, smax, pressure_GPa)
+    check_relaxable_cell(atoms, cell)
     _check_calculator(calculator)
     start = time.perf_counter()
     moving = atoms.copy()
     moving.calc = calculator
-    history = [_first_step(moving)]
+    target = moving if cell == "fixed" else RelaxedCell(moving, cell, pressure_GPa, smax)
+    history = [_first_step(target)]
     frame = _frozen_copy(moving)
-    reason: Literal["converged", "step limit", "interrupted", "failed"] = "step limit"
+    reason: Reason = "step limit"
     message = ""
     try:
-        with optimizer_class(moving, logfile=None, trajectory=trajectory) as search:
+        with optimizer_class(cast("Atoms", target), logfile=None, trajectory=trajectory) as search:
             for converged in search.irun(fmax=fmax, steps=steps):
                 if search.nsteps > 0:
-                    history.append(_measure(moving, search.nsteps))
+                    history.append(_measure(target, search.nsteps))
                     frame = _frozen_copy(moving)
                 if progress is not None:
                     progress(history[-1])
@@ -198,7 +163,10 @@ def relax(
     except NUMERICAL_FAILURES as error:
         reason = "failed"
         message = f"stopped after step {history[-1].index}: {error}"
-    displacements = np.linalg.norm(frame.positions - atoms.positions, axis=1)
+    displacements = _displacements(atoms, frame)
+    doubts = energy_notes(tuple(history))
+    for doubt in doubts:
+        warnings.warn(doubt, EnergyRiseWarning, stacklevel=2)
     return RelaxResult(
         atoms=frame,
         reason=reason,
@@ -206,7 +174,7 @@ def relax(
         history=tuple(history),
         max_displacement=float(displacements.max()),
         wall_time_s=time.perf_counter() - start,
-        notes=_notes(history[-1].energy - history[0].energy, displacements, frame),
+        notes=(*doubts, *displacement_notes(displacements, frame)),
     )
 
 
@@ -259,34 +227,42 @@ def _check_calculator(calculator: object) -> None:
         raise InputError(f"calculator is {calculator!r}; pass a calculator of ASE, such as ESCNCalculator()")
 
 
-def _first_step(atoms: Atoms) -> RelaxStep:
+def _first_step(target: Atoms | RelaxedCell) -> RelaxStep:
     try:
-        return _measure(atoms, 0)
+        return _measure(target, 0)
     except PropertyNotImplementedError as error:
+        if "stress" in str(error):
+            raise InputError(
+                f"a relaxation of the cell needs the stress, and the calculator has none: {error}. Take gradient "
+                "forces (--forces gradient, in Python ESCNCalculator(forces='gradient')), or another model"
+            ) from error
         raise InputError(f"a relaxation needs forces, and the calculator has none: {error}") from error
 
 
-def _notes(energy_change: float, displacements: np.ndarray, atoms: Atoms) -> tuple[str, ...]:
-    notes = []
-    if energy_change > ENERGY_RISE_WORTH_A_NOTE:
-        notes.append(
-            f"energy rose by {energy_change:.2f} eV: these forces are not the gradient of this energy "
-            "(direct forces, or jumps at the cutoff); do not trust this result"
-        )
-    far = int((displacements > DISPLACEMENT_WORTH_A_NOTE).sum())
-    if far:
-        atom = int(displacements.argmax())
-        others = f", and {far - 1} more by over {DISPLACEMENT_WORTH_A_NOTE:g} Å" if far > 1 else ""
-        notes.append(f"atom {atom} ({atoms.symbols[atom]}) moved by {displacements[atom]:.2f} Å{others}")
-    return tuple(notes)
-
-
-def _measure(atoms: Atoms, index: int) -> RelaxStep:
+def _measure(target: Atoms | RelaxedCell, index: int) -> RelaxStep:
+    atoms = target if isinstance(target, Atoms) else target.atoms
     energy = float(atoms.get_potential_energy())
     largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
     if not np.isfinite([energy, largest]).all():
         raise CalculationError(f"energy {energy} eV and fmax {largest} eV/Å at step {index} are not finite numbers")
-    return RelaxStep(index, energy, largest)
+    if isinstance(target, Atoms):
+        return RelaxStep(index, energy, largest)
+    stress = tuple(float(component) for component in atoms.get_stress())
+    if not np.isfinite(stress).all():
+        raise CalculationError(f"the stress {stress} eV/Å³ at step {index} is not finite")
+    volume = float(atoms.cell.volume)
+    enthalpy = energy + target.scalar_pressure * volume
+    return CellStep(index, energy, largest, target.largest_stress(), stress, volume, enthalpy)
+
+
+def _displacements(start: Atoms, end: Atoms) -> np.ndarray:
+    """Distances in Å between first positions, moved with the cell, and last ones, (N,)."""
+    carried = start.copy()
+    carried.set_constraint()
+    if (start.cell != end.cell).any():
+        carried.set_cell(end.cell, scale_atoms=True)
+    distances: np.ndarray = np.linalg.norm(end.positions - carried.positions, axis=1)
+    return distances
 
 
 def _frozen_copy(atoms: Atoms) -> Atoms:

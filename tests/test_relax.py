@@ -16,13 +16,12 @@ from ase.optimize import FIRE
 
 from escn_calc import ESCNCalculator
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.relax import (
+from escn_calc.relax import OPTIMIZERS, EnergyRiseWarning, RelaxResult, RelaxStep, relax
+from escn_calc.relax_result import (
     DISPLACEMENT_WORTH_A_NOTE,
     ENERGY_RISE_WORTH_A_NOTE,
-    OPTIMIZERS,
-    RelaxStep,
-    _notes,
-    relax,
+    displacement_notes,
+    energy_notes,
 )
 
 
@@ -256,13 +255,56 @@ class Uphill(EMT):
         self.results["forces"] = -self.results["forces"]
 
 
+NOT_THE_GRADIENT = (
+    "these forces are not the gradient of this energy (direct forces, or jumps at the cutoff); do not trust this result"
+)
+
+
+def history_of(*energies: float) -> tuple[RelaxStep, ...]:
+    return tuple(RelaxStep(index, energy, 1.0) for index, energy in enumerate(energies))
+
+
 def test_a_rise_of_the_energy_is_noted(slab):
-    result = relax(slab, Uphill(), fmax=1e-6, steps=5)
+    with pytest.warns(EnergyRiseWarning, match=r"energy rose by .* eV: these forces are not the gradient"):
+        result = relax(slab, Uphill(), fmax=1e-6, steps=5)
     assert result.energy_change == result.history[-1].energy - result.history[0].energy > 0.05
+    assert result.notes[0] == f"energy rose by {result.energy_change:.2f} eV: {NOT_THE_GRADIENT}"
+
+
+class UphillLater(Uphill):
+    """Good forces at first, reversed ones after a few evaluations."""
+
+    calls = 0
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        self.calls += 1
+        (Uphill if self.calls > 4 else EMT).calculate(self, atoms, properties, system_changes)
+
+
+def test_an_end_above_an_earlier_step_is_noted(slab):
+    slab.positions[8, 2] += 1.0
+    with pytest.warns(EnergyRiseWarning, match=r"energy ends .* eV above step [1-9]"):
+        result = relax(slab, UphillLater(), fmax=1e-6, steps=7)
+    energies = [step.energy for step in result.history]
+    assert result.lowest.index == int(np.argmin(energies)) > 0
+    assert result.energy_above_lowest == energies[-1] - min(energies) > 0.05
+    assert result.energy_change < 0
     assert result.notes[0] == (
-        f"energy rose by {result.energy_change:.2f} eV: these forces are not the gradient of this energy "
-        "(direct forces, or jumps at the cutoff); do not trust this result"
+        f"energy ends {result.energy_above_lowest:.2f} eV above step {result.lowest.index}: {NOT_THE_GRADIENT}"
     )
+
+
+def test_the_lowest_step_is_the_last_of_a_sound_relaxation(slab):
+    result = relax(slab, EMT(), fmax=0.03)
+    assert result.lowest == result.history[-1] and result.energy_above_lowest == 0.0
+
+
+def test_energies_above_the_lowest():
+    result = RelaxResult(Atoms("Cu"), "step limit", "", history_of(3.0, 1.0, 2.0), 0.0, 0.0)
+    assert (result.lowest.index, result.energy_above_lowest) == (1, 1.0)
+    assert energy_notes(history_of(3.0, 0.0, ENERGY_RISE_WORTH_A_NOTE)) == ()
+    assert energy_notes(history_of(3.0, 0.0, 0.06)) == (f"energy ends 0.06 eV above step 1: {NOT_THE_GRADIENT}",)
+    assert energy_notes(history_of(0.0, 0.02, 0.06)) == (f"energy rose by 0.06 eV: {NOT_THE_GRADIENT}",)
 
 
 def test_a_far_journey_is_noted(slab):
@@ -274,10 +316,8 @@ def test_a_far_journey_is_noted(slab):
 
 def test_only_what_passes_the_thresholds_is_noted(slab):
     assert relax(slab, EMT(), fmax=0.03).notes == ()
-    assert _notes(ENERGY_RISE_WORTH_A_NOTE, np.full(9, DISPLACEMENT_WORTH_A_NOTE), slab) == ()
-    assert _notes(0.06, np.array([0, 1.2, 0, 0, 0, 0, 1.1, 1.3, 0.9]), slab) == (
-        "energy rose by 0.06 eV: these forces are not the gradient of this energy "
-        "(direct forces, or jumps at the cutoff); do not trust this result",
+    assert displacement_notes(np.full(9, DISPLACEMENT_WORTH_A_NOTE), slab) == ()
+    assert displacement_notes(np.array([0, 1.2, 0, 0, 0, 0, 1.1, 1.3, 0.9]), slab) == (
         "atom 7 (Cu) moved by 1.30 Å, and 2 more by over 1 Å",
     )
 

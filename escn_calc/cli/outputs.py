@@ -1,23 +1,15 @@
-"""What the commands that leave results behind share: guarded and atomic writing, and the parts of a record."""
+"""What the commands that leave results behind share: guarded result files, and the parts of a record."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escn_calc import __version__
 from escn_calc.errors import InputError
 
 if TYPE_CHECKING:
     from escn_calc.calculator import ESCNCalculator
-
-RECORDED_PACKAGES = ("ase", "numpy", "torch")
 
 
 @dataclass(frozen=True)
@@ -75,37 +67,6 @@ class ResultFiles:
             raise InputError(f"cannot write to the folder {str(self.folder)!r}: {error.strerror}") from error
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file complete or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    write : callable
-        Called with the path of a temporary file in the same folder, which then replaces ``path``.
-
-    Raises
-    ------
-    InputError
-        The file cannot be written; the message names it.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as JSON, complete or not at all."""
-    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
-
-
 def settings_record(settings: dict[str, Any]) -> dict[str, Any]:
     """Sort the settings of a command by name and turn paths into text."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in sorted(settings.items())}
@@ -123,12 +84,6 @@ def model_record(calculator: ESCNCalculator) -> dict[str, str | None]:
         "forces_kind": potential.forces,
         "device": str(potential.device),
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of this package, of Python and of the packages that numbers depend on."""
-    packages = {package: version(package) for package in RECORDED_PACKAGES}
-    return {"escn-calc": __version__, "python": platform.python_version(), **packages}
 
 
 def energy_words(kind: str) -> str:

@@ -1,23 +1,37 @@
-"""``escn relax``: relax the atomic positions of one structure and keep what is needed to understand the result."""
+"""``escn relax``: relax the positions of one structure, and its cell if asked to, and keep what explains the result."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from escn_calc import ESCNCalculator
+from escn_calc.cell_relaxation import CELLS, Cell, check_cell_options
 from escn_calc.checkpoints.checksum import file_sha256
 from escn_calc.cli.model_options import model_options, output_options, structure_options
-from escn_calc.cli.outputs import model_record, settings_record, versions
-from escn_calc.cli.relax_outputs import OutputFiles, summary_table, write_results
+from escn_calc.cli.outputs import model_record, settings_record
+from escn_calc.cli.relax_outputs import OutputFiles, cell_record, summary_table, write_results
 from escn_calc.cli.structure_input import fix_atoms, fixed_atoms, read_structure
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.relax import OPTIMIZERS, RelaxResult, RelaxStep, check_limits, optimizer_name
+from escn_calc.records import versions
+from escn_calc.relax import (
+    DEFAULT_SMAX,
+    OPTIMIZERS,
+    CellStep,
+    EnergyRiseWarning,
+    RelaxResult,
+    RelaxStep,
+    check_limits,
+    optimizer_name,
+)
 from escn_calc.relax import relax as run_relaxation
 
 NOT_CONVERGED = 3
@@ -55,6 +69,31 @@ def _optimizer_as_ase_writes_it(ctx: click.Context, parameter: click.Parameter, 
 @click.option(
     "--steps", type=click.IntRange(min=0), default=500, show_default=True, help="Largest number of optimiser steps."
 )
+@click.option(
+    "--cell",
+    type=click.Choice(CELLS),
+    default="fixed",
+    show_default=True,
+    help="fixed: the cell stays. full: its three vectors relax too. isotropic: only its size, for cubic crystals. "
+    "in-plane: the plane of its first two vectors, for slabs. Needs the stress, so gradient forces.",
+)
+@click.option(
+    "--smax",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEFAULT_SMAX,
+    show_default=True,
+    metavar="EV_PER_CUBIC_ANGSTROM",
+    help="With --cell: converged when the largest principal stress, too, is below this value in eV/Å³ "
+    "(0.0005 is 0.08 GPa).",
+)
+@click.option(
+    "--pressure",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="GPA",
+    help="With --cell full or isotropic: pressure from outside in GPa.",
+)
 @structure_options
 @output_options("NAME")
 @click.pass_context
@@ -69,45 +108,53 @@ def relax(
     optimizer: str,
     fmax: float,
     steps: int,
+    cell: Cell,
+    smax: float,
+    pressure: float,
     fix_tags: tuple[int, ...],
     fix_below_height: float | None,
     index: int,
     output_dir: Path | None,
     overwrite: bool,
 ) -> None:
-    """Relax the atomic positions in the file STRUCTURE; the cell stays as it is.
+    """Relax the atomic positions in the file STRUCTURE and, with --cell, its cell.
 
     STRUCTURE is any file that ASE can read (extxyz, POSCAR, CIF, .traj, ...); pymatgen is tried where ASE fails.
-    Constraints in the file are kept; --fix-tags and --fix-below-height fix further atoms.
+    Constraints in the file are kept; --fix-tags and --fix-below-height fix further atoms. Fixed atoms go along with a
+    cell that relaxes.
 
-    Results, in the output folder: NAME.traj (every step), NAME_relaxed.extxyz (the last frame, with energy in eV and
-    forces in eV/Å), NAME.png (energy and largest force against step) and NAME.json (what was run: model and its
+    Results, in the output folder: NAME.traj (every step), NAME_relaxed.extxyz (the last frame, with energy in eV,
+    forces in eV/Å and, where the model has it, stress in eV/Å³), NAME.png (energy, largest force and, with --cell,
+    stress against step) and NAME.json (what was run: model and its
     sha256, versions, settings, result).
     """
+    _refuse_meaningless(ctx, cell)
     name = structure.stem
     files = OutputFiles.in_folder(output_dir or Path("runs") / name, name)
     files.check(structure, replace=overwrite)
     check_limits(fmax, steps)
+    check_cell_options(cell, smax, pressure)
     start = fix_atoms(read_structure(structure, index), fix_tags, fix_below_height)
     source = {"file": str(structure), "sha256": file_sha256(structure)}
     progress = Console(stderr=True, highlight=False)
     calculator = ESCNCalculator(model, device=device, dtype=dtype, forces=forces, frames=frames)
+    run = partial(run_relaxation, start, calculator, cell=cell, smax=smax, pressure_GPa=pressure)
     with progress.status("Loading the model"):
         card = calculator.potential.card
-        run_relaxation(start, calculator, steps=0)  # what the model refuses is refused before a file is touched
+        run(steps=0)  # what the model refuses is refused before a file is touched
     files.make_room()
-    progress.print(f"{'step':>5}  {'energy / eV':>15}  {'fmax / eV/Å':>12}")
-    result = run_relaxation(
-        start,
-        calculator,
-        optimizer=optimizer,
-        fmax=fmax,
-        steps=steps,
-        trajectory=files.trajectory,
-        progress=lambda step: progress.print(_progress_line(step)),
-    )
+    progress.print(_progress_head(cell))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EnergyRiseWarning)  # the summary says it
+        result = run(
+            optimizer=optimizer,
+            fmax=fmax,
+            steps=steps,
+            trajectory=files.trajectory,
+            progress=lambda step: progress.print(_progress_line(step)),
+        )
     record = _record(ctx.params, source, calculator, result)
-    write_results(result, card, fmax, files, record)
+    write_results(result, card, fmax, smax, files, record)
     Console(highlight=False).print(summary_table(result, card))
     click.echo(f"Results are in {files.trajectory.parent}/")
     if result.reason == "failed":
@@ -117,8 +164,21 @@ def relax(
     ctx.exit(0 if result.converged else NOT_CONVERGED)
 
 
+def _refuse_meaningless(ctx: click.Context, cell: Cell) -> None:
+    """Refuse an option that was given although it means nothing for a fixed cell."""
+    for name in ("smax", "pressure"):
+        if cell == "fixed" and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} means nothing with a fixed cell; choose another --cell")
+
+
+def _progress_head(cell: Cell) -> str:
+    head = f"{'step':>5}  {'energy / eV':>15}  {'fmax / eV/Å':>12}"
+    return head if cell == "fixed" else f"{head}  {'smax / eV/Å³':>13}  {'volume / Å³':>12}"
+
+
 def _progress_line(step: RelaxStep) -> str:
-    return f"{step.index:5d}  {step.energy:15.6f}  {step.fmax:12.4f}"
+    line = f"{step.index:5d}  {step.energy:15.6f}  {step.fmax:12.4f}"
+    return f"{line}  {step.smax:13.6f}  {step.volume:12.4f}" if isinstance(step, CellStep) else line
 
 
 def _record(
@@ -140,8 +200,11 @@ def _record(
             "notes": list(result.notes),
             "energy_eV": result.energy,
             "energy_change_eV": result.energy_change,
+            "energy_above_lowest_eV": result.energy_above_lowest,
+            "lowest_step": result.lowest.index,
             "fmax_eV_per_angstrom": result.fmax,
             "max_displacement_angstrom": result.max_displacement,
+            "cell": cell_record(result),
             "wall_time_s": result.wall_time_s,
             "fixed_atoms": fixed_atoms(result.atoms).tolist(),
             "history": [asdict(step) for step in result.history],

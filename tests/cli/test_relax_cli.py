@@ -19,6 +19,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms, FixCartesian
 from ase.io import read, write
+from ase.units import GPa
 from click.testing import CliRunner, Result
 from matplotlib.figure import Figure
 
@@ -26,7 +27,7 @@ from escn_calc.cli import main
 from escn_calc.cli.relax_outputs import plot_history
 from escn_calc.cli.structure_input import fix_atoms, fixed_atoms, heights, read_structure
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.relax import OPTIMIZERS, RelaxResult, RelaxStep
+from escn_calc.relax import OPTIMIZERS, CellStep, RelaxResult, RelaxStep
 from escn_calc.structures import UnusedInputWarning
 from tests.toy_potential import SHA256, ToyPotential
 
@@ -98,7 +99,7 @@ def test_summary_says_what_the_numbers_are(folder):
 
 def test_doubts_are_in_summary_and_record(folder, monkeypatch):
     def evaluate(self, structures, search, original=ToyPotential.evaluate):
-        return [replace(found, energy=found.energy + 0.1 * self.calls) for found in original(self, structures)]
+        return [replace(found, energy=found.energy + 1.0 * self.calls) for found in original(self, structures)]
 
     monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
     result = escn("relax", "slab.xyz", "--steps", "3", "--fmax", "1e-6")
@@ -461,7 +462,7 @@ def test_plot_is_labelled(tmp_path, monkeypatch, kind, label):
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: drawn.append(figure))
     history = (RelaxStep(0, -1.0, 2.0), RelaxStep(1, -1.5, 0.04))
-    plot_history(RelaxResult(Atoms("Cu"), "converged", "", history, 0.1, 1.0), kind, 0.05, tmp_path / "plot.png")
+    plot_history(RelaxResult(Atoms("Cu"), "converged", "", history, 0.1, 1.0), kind, 0.05, 1.0, tmp_path / "plot.png")
     above, below = drawn[0].axes
     assert above.get_ylabel() == label
     assert (below.get_ylabel(), below.get_xlabel()) == ("largest force (eV/Å)", "optimiser step")
@@ -470,6 +471,118 @@ def test_plot_is_labelled(tmp_path, monkeypatch, kind, label):
     assert set(below.lines[1].get_ydata()) == {0.05}
     assert below.get_legend().get_texts()[0].get_text() == "converged below 0.05 eV/Å"
     assert below.get_yscale() == "log"
+
+
+@pytest.fixture
+def crystal(folder) -> Atoms:
+    """A copper crystal, compressed, in crystal.xyz."""
+    atoms = bulk("Cu", a=3.5)
+    atoms.info.clear()
+    write("crystal.xyz", atoms, format="extxyz")
+    return atoms
+
+
+def test_cell_relaxes_with_gradient_forces(crystal):
+    result = escn("relax", "crystal.xyz", "--forces", "gradient", "--cell", "isotropic", "--smax", "1e-5")
+    assert result.exit_code == 0, result.output
+    final = read("runs/crystal/crystal_relaxed.extxyz")
+    run = json.loads(Path("runs/crystal/crystal.json").read_text())
+    cell, settings = run["result"]["cell"], run["settings"]
+    assert (settings["cell"], settings["smax"], settings["pressure"]) == ("isotropic", 1e-5, 0.0)
+    np.testing.assert_allclose([*cell["lengths_angstrom"], *cell["angles_degree"]], final.cell.cellpar(), atol=1e-6)
+    assert cell["volume_angstrom3"] == pytest.approx(final.cell.volume, rel=1e-6)
+    assert final.cell.volume > 1.05 * crystal.cell.volume
+    assert cell["smax_eV_per_angstrom3"] < 1e-5
+    np.testing.assert_allclose(cell["stress_eV_per_angstrom3"], final.get_stress(), atol=1e-7)
+    assert run["result"]["history"][0]["smax"] > 0.05
+    volumes = [frame.cell.volume for frame in read("runs/crystal/crystal.traj", ":")]
+    assert volumes == [step["volume"] for step in run["result"]["history"]]
+
+
+def test_summary_and_progress_of_a_cell(crystal):
+    result = escn("relax", "crystal.xyz", "--forces", "gradient", "--cell", "full", "--pressure", "5")
+    run = json.loads(Path("runs/crystal/crystal.json").read_text())["result"]
+    cell, history = run["cell"], run["history"]
+    a = np.sqrt(2) * cell["lengths_angstrom"][0]
+    xx = history[-1]["stress"][0] / GPa
+    assert xx == pytest.approx(-5, abs=0.08)
+    for row in (
+        f"enthalpy {cell['enthalpy_eV']:.6f} eV (energy plus pressure times volume)",
+        f"largest stress {cell['smax_eV_per_angstrom3']:.6f} eV/Å³ ({cell['smax_eV_per_angstrom3'] / GPa:.4f} GPa;",
+        f"stress before {history[0]['stress'][0] / GPa:.3f} ",
+        f"stress after {xx:.3f} ",
+        f"cell {' '.join(f'{length:.4f}' for length in cell['lengths_angstrom'])} Å, 60.000 60.000 60.000°",
+        f"volume {cell['volume_angstrom3']:.4f} Å³ ({100 * (history[-1]['volume'] / history[0]['volume'] - 1):+.3f} %)",
+        f"cubic lattice constant {a:.4f} Å (face-centred cubic cell)",
+    ):
+        assert row in " ".join(result.stdout.replace("│", " ").split()), row
+    lines = [line.split() for line in result.stderr.splitlines() if line.strip()]
+    assert lines[0][7:] == ["smax", "/", "eV/Å³", "volume", "/", "Å³"]
+    assert lines[1][3:] == [f"{history[0]['smax']:.6f}", f"{history[0]['volume']:.4f}"]
+
+
+def test_a_fixed_cell_has_no_rows_of_its_own(folder):
+    result = escn("relax", "slab.xyz", "--forces", "gradient")
+    assert record()["result"]["cell"] is None
+    assert "GPa" not in result.output and "volume" not in result.output
+
+
+def test_what_lies_above_the_lowest_step_is_in_summary_and_record(folder, monkeypatch):
+    def evaluate(self, structures, search, original=ToyPotential.evaluate):
+        return [replace(found, energy=found.energy + self.calls % 3) for found in original(self, structures)]
+
+    monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
+    result = escn("relax", "slab.xyz", "--steps", "3", "--fmax", "1e-6")
+    run = record()["result"]
+    assert run["lowest_step"] == 2 and run["energy_above_lowest_eV"] > 0.5
+    text = " ".join(result.stdout.replace("│", " ").split())
+    assert f"above the lowest {run['energy_above_lowest_eV']:.6f} eV (step 2)" in text
+    assert "Note: energy ends" not in result.stderr  # the summary has it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["crystal.xyz", "--cell", "full"], "a relaxation of the cell needs the stress, and the calculator has none: "),
+        (["slab.xyz", "--forces", "gradient", "--cell", "in-plane", "--pressure", "1"], "the pressure is 1.0 GPa, but"),
+        (["crystal.xyz", "--cell", "full", "--smax", "nan"], "smax is nan eV/Å³; it must be a positive number"),
+        (["crystal.xyz", "--cell", "full", "--pressure", "nan"], "the pressure is nan GPa; it must be a finite number"),
+        (["open.xyz", "--forces", "gradient", "--cell", "full"], "the cell cannot relax in full: Cu must be periodic"),
+    ],
+)
+def test_cells_that_cannot_relax(crystal, arguments, message):
+    write("open.xyz", Atoms("Cu", cell=[9, 9, 9]))
+    result = escn("relax", *arguments)
+    assert result.exit_code == 1
+    assert f"Error: {message}" in result.stderr and "Traceback" not in result.output
+    assert not Path("runs").exists()
+
+
+def test_the_way_to_a_stress_is_named(crystal):
+    assert "(--forces gradient, in Python" in escn("relax", "crystal.xyz", "--cell", "full").stderr
+
+
+@pytest.mark.parametrize("option", [["--smax", "0.1"], ["--pressure", "0"]])
+def test_options_of_a_cell_mean_nothing_without_one(folder, option):
+    result = escn("relax", "slab.xyz", *option)
+    assert result.exit_code == 2
+    assert f"{option[0]} means nothing with a fixed cell; choose another --cell" in result.stderr
+    assert not Path("runs").exists()
+
+
+def test_stress_is_drawn_where_the_cell_relaxes(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: drawn.append(figure))
+    history = (
+        CellStep(0, -1.0, 0.0, 0.02, (0.0,) * 6, 10.0, -1.0),
+        CellStep(1, -1.5, 0.0, 1e-4, (0.0,) * 6, 9.0, -1.5),
+    )
+    result = RelaxResult(Atoms("Cu"), "converged", "", history, 0.0, 1.0)
+    plot_history(result, "total", 0.05, 5e-4, tmp_path / "plot.png")
+    _, forces, stresses = drawn[0].axes
+    assert (forces.get_yscale(), stresses.get_yscale()) == ("linear", "log")
+    assert stresses.get_ylabel() == "largest stress (eV/Å³)" and stresses.lines[0].get_ydata().tolist() == [0.02, 1e-4]
+    assert stresses.get_legend().get_texts()[0].get_text() == "converged below 0.0005 eV/Å³"
 
 
 def test_unfinished_files_do_not_stay(folder, monkeypatch):
