@@ -156,20 +156,10 @@ class ESCNConfig:
                     f"{name} needs whole neighbourhoods, but max_neighbors is {self.max_neighbors}: where neighbours "
                     "change places at a strict cap the energy jumps; set max_neighbors to 0"
                 )
-        if self.repulsion is not None:
-            self._check_covalent_radii()
-
-    def _check_covalent_radii(self) -> None:
-        if self.max_num_elements > len(COVALENT_RADII):
+        if self.repulsion is not None and self.max_num_elements > len(COVALENT_RADII):
             raise CheckpointError(
                 f"max_num_elements is {self.max_num_elements}, but repulsion 'zbl' knows covalent radii below atomic "
                 f"number {len(COVALENT_RADII)} only"
-            )
-        longest = 2 * max(COVALENT_RADII[: self.max_num_elements])
-        if self.cutoff < longest:
-            raise CheckpointError(
-                f"cutoff is {self.cutoff} Å, but repulsion 'zbl' reaches {longest:.2f} Å, twice the largest covalent "
-                f"radius below atomic number {self.max_num_elements}: raise cutoff or lower max_num_elements"
             )
 
     def _require_count(self, name: str, most: int) -> None:

@@ -7,8 +7,8 @@ screened by a universal function of the distance,
     phi(x) = 0.18175 exp(-3.1998 x) + 0.50986 exp(-0.94229 x) + 0.28022 exp(-0.4029 x) + 0.02817 exp(-0.20162 x).
 
 Here it is multiplied by the envelope of :mod:`escn_calc.nn.envelope` that ends at the sum of the two covalent radii
-(Cordero et al. 2008, doi 10.1039/b801115j), so that it vanishes, with two derivatives, for single bonds and longer
-distances. Shorter bonds feel some of it: a network is trained on what is left.
+(Cordero et al. 2008, doi 10.1039/b801115j), or at the cutoff if that is shorter, so that it vanishes, with two
+derivatives, for single bonds and longer distances. Shorter bonds feel some of it: a network is trained on what is left.
 """
 
 import torch
@@ -44,7 +44,7 @@ COVALENT_RADII = (
 """Å by atomic number, hydrogen (1) to curium (96); the value of number 0, no element, only has to be positive."""
 
 
-def zbl_energy(numbers: Tensor, source: Tensor, target: Tensor, distances: Tensor) -> Tensor:
+def zbl_energy(numbers: Tensor, source: Tensor, target: Tensor, distances: Tensor, cutoff: float) -> Tensor:
     """Return the repulsion as one energy per atom: each directed edge gives half of its pair to its target.
 
     Parameters
@@ -52,6 +52,7 @@ def zbl_energy(numbers: Tensor, source: Tensor, target: Tensor, distances: Tenso
     numbers : (N,) atomic numbers, at most 96.
     source, target : (E,) node indices; every pair in both directions.
     distances : (E,) Å, at least 0.01 Å.
+    cutoff : Å, of the graph.
 
     Returns
     -------
@@ -59,7 +60,7 @@ def zbl_energy(numbers: Tensor, source: Tensor, target: Tensor, distances: Tenso
     """
     z = numbers.to(distances)
     radii = torch.tensor(COVALENT_RADII, dtype=distances.dtype, device=distances.device)[numbers]
-    charges, bond = z[source] * z[target], radii[source] + radii[target]
+    charges, bond = z[source] * z[target], (radii[source] + radii[target]).clamp(max=cutoff)
     screened = COULOMB * charges / distances * _screening(z[source], z[target], distances)
     pairs = screened * envelope(distances, bond, ENVELOPE_EXPONENT)
     return Incidence(target, len(numbers)).sum(pairs / 2)

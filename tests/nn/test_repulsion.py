@@ -12,13 +12,14 @@ from escn_calc.errors import CheckpointError
 from escn_calc.nn.repulsion import COVALENT_RADII, zbl_energy
 from tests.smooth import smooth_config
 
+CUTOFF = 5.0
 PAIRS = [(1, 1), (6, 8), (8, 29), (29, 29), (79, 82)]
 
 
-def pair_energy(first, second, distance, dtype=torch.float64):
+def pair_energy(first, second, distance, dtype=torch.float64, cutoff=CUTOFF):
     """Energies of the two atoms of a pair; ``distance`` may be a tensor that records derivatives."""
     distances = torch.as_tensor(distance, dtype=dtype).expand(2)
-    return zbl_energy(torch.tensor([first, second]), torch.tensor([1, 0]), torch.tensor([0, 1]), distances)
+    return zbl_energy(torch.tensor([first, second]), torch.tensor([1, 0]), torch.tensor([0, 1]), distances, cutoff)
 
 
 def independent_energy(z_i, z_j, r):
@@ -90,18 +91,30 @@ def test_heaviest_elements_as_close_as_the_graph_allows(dtype):
     assert curvature.isfinite() and curvature > 0
 
 
+def test_repulsion_ends_at_a_shorter_cutoff():
+    d = torch.tensor(4.599, dtype=torch.float64, requires_grad=True)
+    caesium = pair_energy(55, 55, d).sum()
+    assert caesium > 1e-4
+    energy = pair_energy(55, 55, d, cutoff=4.6).sum()
+    (slope,) = torch.autograd.grad(energy, d, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope, d)
+    assert 0 < energy < 1e-8 and -1e-5 < slope < 0 and 0 < curvature < 1e-2
+    assert pair_energy(55, 55, 4.6, cutoff=4.6).sum() == 0
+    assert torch.equal(pair_energy(8, 29, 1.2, cutoff=4.6), pair_energy(8, 29, 1.2))
+
+
 def test_first_and_second_derivatives_agree_with_finite_differences():
     d = torch.tensor([0.4, 0.9, 1.7], dtype=torch.float64, requires_grad=True)
     numbers, source, target = torch.tensor([29, 6, 8]), torch.tensor([1, 0, 1]), torch.tensor([0, 1, 2])
-    assert torch.autograd.gradcheck(lambda r: zbl_energy(numbers, source, target, r), d)
-    assert torch.autograd.gradgradcheck(lambda r: zbl_energy(numbers, source, target, r), d)
+    assert torch.autograd.gradcheck(lambda r: zbl_energy(numbers, source, target, r, CUTOFF), d)
+    assert torch.autograd.gradgradcheck(lambda r: zbl_energy(numbers, source, target, r, CUTOFF), d)
 
 
 def test_each_atom_gets_half_of_its_pairs():
     """Three atoms in a row: the middle one has two pairs, and the far pair does not interact."""
     source, target = torch.tensor([1, 2, 0, 2, 0, 1]), torch.tensor([0, 0, 1, 1, 2, 2])
     distances = torch.tensor([1.0, 3.0, 1.0, 2.0, 3.0, 2.0], dtype=torch.float64)
-    energies = zbl_energy(torch.tensor([29, 29, 29]), source, target, distances)
+    energies = zbl_energy(torch.tensor([29, 29, 29]), source, target, distances, CUTOFF)
     near, far = independent_energy(29, 29, 1.0), independent_energy(29, 29, 2.0)
     expected = torch.tensor([near / 2, near / 2 + far / 2, far / 2], dtype=torch.float64)
     torch.testing.assert_close(energies, expected, rtol=1e-7, atol=0)
@@ -109,7 +122,7 @@ def test_each_atom_gets_half_of_its_pairs():
 
 def test_atoms_without_neighbours():
     none = torch.zeros(0, dtype=torch.long)
-    energies = zbl_energy(torch.tensor([1, 29]), none, none, torch.zeros(0))
+    energies = zbl_energy(torch.tensor([1, 29]), none, none, torch.zeros(0), CUTOFF)
     assert torch.equal(energies, torch.zeros(2))
 
 
@@ -119,7 +132,6 @@ def test_atoms_without_neighbours():
         ({"repulsion": "lj"}, "repulsion is 'lj', but must be 'zbl' or None"),
         ({"cutoff_envelope": None, "max_neighbors": 12}, "repulsion needs whole neighbourhoods, but max_neighbors is"),
         ({"max_num_elements": 98}, "knows covalent radii below atomic number 97 only"),
-        ({"cutoff": 4.8}, r"cutoff is 4\.8 Å, but repulsion 'zbl' reaches 4\.88 Å"),
     ],
 )
 def test_refused_configurations(change, message):
