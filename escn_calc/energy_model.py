@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from escn_calc.checkpoints.card import Normalizers
 from escn_calc.checkpoints.checkpoint import Checkpoint
 from escn_calc.checkpoints.network import build_network
 from escn_calc.convergence import Convergence
 from escn_calc.graph import RadiusGraph
 from escn_calc.memory import layers_need_checkpointing
 from escn_calc.nn.config import ESCNConfig
+from escn_calc.nn.escn import ESCNOutput
 from escn_calc.nn.incidence import Incidence
 from escn_calc.nn.repulsion import zbl_energy
 from escn_calc.structures import StructureBatch
@@ -39,6 +41,57 @@ class Evaluation:
     energies: Tensor
     forces: Tensor | None
     virials: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class OutputUnits:
+    """What gives the raw outputs of a network their units; the same for evaluation and for training.
+
+    Attributes
+    ----------
+    config : of the network.
+    normalizers : constants of the linear map to eV and eV/Å.
+    references : (119,) float64 eV by atomic number, or None.
+    """
+
+    config: ESCNConfig
+    normalizers: Normalizers
+    references: Tensor | None
+
+    def energies(
+        self, output: ESCNOutput, numbers: Tensor, source: Tensor, target: Tensor, vectors: Tensor, atoms_around: Tensor
+    ) -> Tensor:
+        """Energies of the atoms (N,) in eV, repulsion included, without constants.
+
+        Parameters
+        ----------
+        output : of the network for the arguments that follow.
+        numbers, source, target, vectors : atomic numbers (N,), edges (E,) and their vectors (E, 3) in Å.
+        atoms_around : (N,) number of atoms in the structure of each atom.
+        """
+        energies = output.node_energy * self.normalizers.energy_std
+        if self.config.energy_reduce == "mean":
+            energies = energies / atoms_around
+        if self.config.repulsion == "zbl":
+            energies = energies + zbl_energy(numbers, source, target, vectors.norm(dim=-1), self.config.cutoff)
+        return energies
+
+    def forces(self, output: ESCNOutput) -> Tensor | None:
+        """Forces (N, 3) of the force head in eV/Å; None without one."""
+        if output.forces is None:
+            return None
+        return output.forces * self.normalizers.force_std + self.normalizers.force_mean
+
+    def with_constants(self, energies: Tensor, numbers: Tensor, atoms_around: Tensor) -> Tensor:
+        """Add to float64 ``energies`` (N,) the mean, shared out evenly, and the references of the elements."""
+        total = energies + self.normalizers.energy_mean / atoms_around.double()
+        return total if self.references is None else total + self.references[numbers]
+
+
+def sum_over_edges(slopes: Tensor, vectors: Tensor, sources: Incidence, targets: Incidence) -> tuple[Tensor, Tensor]:
+    """Forces (N, 3) and virials (N, 3, 3) from ``slopes`` dE/dv (E, 3) of the edge ``vectors`` (E, 3)."""
+    virials = targets.sum(slopes[:, :, None] * vectors[:, None, :])
+    return targets.sum(slopes) - sources.sum(slopes), (virials + virials.transpose(1, 2)) / 2
 
 
 class EnergyModel:
@@ -71,8 +124,7 @@ class EnergyModel:
         ).to(device)
         self.device, self.dtype = device, dtype
         self.checkpoint_layers = checkpoint_layers
-        self._normalizers = checkpoint.normalizers
-        self._references = checkpoint.element_references
+        self._units = OutputUnits(self.network.config, checkpoint.normalizers, checkpoint.element_references)
 
     @property
     def config(self) -> ESCNConfig:
@@ -124,7 +176,8 @@ class EnergyModel:
         with torch.enable_grad():
             energies, _ = self._scaled(batch, graph, vectors, frames, recompute=self._checkpoints(batch, graph))
         (slopes,) = torch.autograd.grad(energies.sum(), vectors, materialize_grads=True)
-        forces, virials = _sum_over_edges(slopes.cpu().double(), graph, batch.num_atoms)
+        sources, targets = (Incidence(end.cpu(), batch.num_atoms) for end in (graph.source, graph.target))
+        forces, virials = sum_over_edges(slopes.cpu().double(), graph.vectors.cpu(), sources, targets)
         return Evaluation(self._with_constants(batch, energies.detach()), forces, virials)
 
     def _vectors(self, graph: RadiusGraph) -> Tensor:
@@ -136,14 +189,9 @@ class EnergyModel:
         """Energies (N,) in eV without constants, and direct forces (N, 3) in eV/Å."""
         numbers, source, target = (part.to(self.device) for part in (batch.numbers, graph.source, graph.target))
         output = self.network(numbers, source, target, vectors, frames, checkpoint_layers=recompute)
-        energies = output.node_energy * self._normalizers.energy_std
-        if self.config.energy_reduce == "mean":
-            energies = energies / batch.natoms[batch.structure_of_atom].to(self.device)
-        if self.config.repulsion == "zbl":
-            energies = energies + zbl_energy(numbers, source, target, vectors.norm(dim=-1))
-        if output.forces is None:
-            return energies, None
-        return energies, output.forces * self._normalizers.force_std + self._normalizers.force_mean
+        atoms_around = batch.natoms[batch.structure_of_atom].to(self.device)
+        energies = self._units.energies(output, numbers, source, target, vectors, atoms_around)
+        return energies, self._units.forces(output)
 
     def _checkpoints(self, batch: StructureBatch, graph: RadiusGraph) -> bool:
         if self.checkpoint_layers is not None:
@@ -152,17 +200,7 @@ class EnergyModel:
 
     def _with_constants(self, batch: StructureBatch, energies: Tensor) -> Tensor:
         """Add the mean, shared out evenly, and the references of the elements; float64 on the CPU."""
-        atoms_around = batch.natoms[batch.structure_of_atom].double()
-        total = energies.cpu().double() + self._normalizers.energy_mean / atoms_around
-        return total if self._references is None else total + self._references[batch.numbers]
-
-
-def _sum_over_edges(slopes: Tensor, graph: RadiusGraph, num_atoms: int) -> tuple[Tensor, Tensor]:
-    """Forces (N, 3) and virials (N, 3, 3) from ``slopes`` dE/dv (E, 3), all float64 on the CPU."""
-    sources, targets = Incidence(graph.source.cpu(), num_atoms), Incidence(graph.target.cpu(), num_atoms)
-    products = slopes[:, :, None] * graph.vectors.cpu()[:, None, :]
-    virials = targets.sum(products)
-    return targets.sum(slopes) - sources.sum(slopes), (virials + virials.transpose(1, 2)) / 2
+        return self._units.with_constants(energies.cpu().double(), batch.numbers, batch.natoms[batch.structure_of_atom])
 
 
 def _row(component: Tensor, displacements: Tensor, moving: Tensor) -> Tensor:

@@ -19,3 +19,20 @@ class DownloadError(ESCNError):
 
 class CalculationError(ESCNError, RuntimeError):
     """An evaluation failed or would have returned a number that is not finite."""
+
+
+PARSE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    StopIteration,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What the file readers of ASE and pymatgen raise on a file they cannot parse: there is no common class."""

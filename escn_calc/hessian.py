@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
-from ase.constraints import FixAtoms
 
+from escn_calc.constraints import free_indices
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.options import check_option
 
@@ -184,12 +184,6 @@ def forces_of(structures: list[Atoms], calculator: BaseCalculator) -> list[np.nd
                 f"the force on atom {atom} ({structure.symbols[atom]}) is not finite; check the structure"
             )
     return found
-
-
-def free_indices(atoms: Atoms) -> np.ndarray:
-    """Return the indices of all atoms that no ``FixAtoms`` holds, ascending; other constraints are not looked at."""
-    fixed = [constraint.index for constraint in atoms.constraints if isinstance(constraint, FixAtoms)]
-    return np.setdiff1d(np.arange(len(atoms)), np.concatenate([np.empty(0, dtype=int), *fixed]))
 
 
 def moving_atoms(atoms: Atoms, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:

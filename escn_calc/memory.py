@@ -12,13 +12,15 @@ from escn_calc.nn.sphere_grid import edge_grid_shape, node_grid_shape
 
 #: Part of the free memory that kept values may take.
 SHARE = 0.4
+#: In messages of torch about memory that have no class of their own.
+MEMORY_WORDS = ("allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 def layers_need_checkpointing(
     config: ESCNConfig, num_atoms: int, num_edges: int, dtype: torch.dtype, device: str
 ) -> bool:
     """Whether the values kept for a backward pass would take more than ``SHARE`` of the free memory."""
-    return kept_bytes(config, num_atoms, num_edges, dtype) > SHARE * _free_bytes(device)
+    return kept_bytes(config, num_atoms, num_edges, dtype) > SHARE * free_bytes(device)
 
 
 def kept_bytes(config: ESCNConfig, num_atoms: int, num_edges: int, dtype: torch.dtype) -> int:
@@ -40,7 +42,13 @@ def kept_bytes(config: ESCNConfig, num_atoms: int, num_edges: int, dtype: torch.
     return dtype.itemsize * (num_edges * (per_edge + wigner) + num_atoms * per_atom)
 
 
-def _free_bytes(device: str) -> float:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch says that memory ran out."""
+    reason = str(error).partition("\n")[0]
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in reason for words in MEMORY_WORDS)
+
+
+def free_bytes(device: str) -> float:
     """Memory that can be allocated now, without limit where the system does not tell."""
     if device == "cuda":
         cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()

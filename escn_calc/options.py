@@ -6,6 +6,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPE_NAMES = ("float32", "float64")
 FORCES = ("direct", "gradient")
 FRAMES = ("canonical", "converged")
+ENERGY_REFERENCES = ("as-is", "shift-per-group", "fit-elements")
 
 
 def check_flag(name: str, value: object) -> None:

@@ -23,12 +23,12 @@ from escn_calc.errors import CalculationError, InputError
 from escn_calc.graph import RadiusGraph, radius_graph, search_pairs
 from escn_calc.graph.pairs import PairSearch
 from escn_calc.hessian import moving_atoms
+from escn_calc.memory import is_out_of_memory
 from escn_calc.nn import ESCNConfig
 from escn_calc.nn.sphere_grid import edge_grid_shape
 from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_flag, check_option
 from escn_calc.structures import StructureBatch, caller_level, check_elements
 
-MEMORY_WORDS = ("allocate memory", "out of memory", "ALLOC_FAILED")
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
@@ -319,7 +319,7 @@ def _failures_described(batch: StructureBatch, device: str) -> Iterator[None]:
 def _failure_message(error: Exception, batch: StructureBatch, device: str) -> str:
     reason = str(error).partition("\n")[0]
     size = f"{batch.num_structures} structures with {batch.num_atoms} atoms together"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in reason for words in MEMORY_WORDS):
+    if is_out_of_memory(error):
         return f"out of memory on {device} for {size}; evaluate fewer or smaller structures at a time ({reason})"
     return f"the evaluation of {size} failed on {device}: {reason}"
 

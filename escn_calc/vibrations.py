@@ -148,7 +148,7 @@ def vibrations(
     calculator : BaseCalculator
         Any ASE calculator with energy and forces.
     indices : sequence of int, optional
-        Atoms that move (default: :func:`escn_calc.hessian.free_indices`). :func:`adsorbate_indices` are those of an
+        Atoms that move (default: :func:`escn_calc.constraints.free_indices`). :func:`adsorbate_indices` are those of an
         adsorbate.
     method : str
         See :func:`escn_calc.hessian.hessian`.

@@ -113,3 +113,12 @@ def test_md_langevin(tmp_path):
     assert len(read(tmp_path / "md_langevin.traj", ":")) == 7
     temperatures = [float(value) for value in re.findall(r"^step .* (\d+\.\d) K", output, flags=re.MULTILINE)]
     assert all(100 < temperature < 600 for temperature in temperatures)
+
+
+def test_training_data(tmp_path):
+    output = run("training_data.py", "1", folder=tmp_path)
+    assert output == "training_data.extxyz: 18 structures in 9 groups\n"
+    frames = read(tmp_path / "training_data.extxyz", ":")
+    assert all(abs(frame.calc.results["forces"]).max() < 10 for frame in frames)
+    assert any(abs(frame.calc.results["forces"][frame.constraints[0].index]).max() > 0.1 for frame in frames)
+    assert len({frame.info["sid"] for frame in frames}) == 9

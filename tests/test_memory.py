@@ -51,7 +51,7 @@ def test_estimate(model, record_figure):
 
 @pytest.mark.parametrize(("free", "expected"), [(1e12, False), (1e5, True)])
 def test_layers_are_recomputed_where_memory_is_short(monkeypatch, free, expected):
-    monkeypatch.setattr(memory, "_free_bytes", lambda device: free)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
     energy_model, batch, graph = parts("l6m2")
     assert energy_model._checkpoints(batch, graph) is expected
     asked, *_ = parts("l6m2", checkpoint_layers=not expected)
@@ -87,4 +87,4 @@ def test_free_memory(monkeypatch, files, expected):
         return files[str(path)]
 
     monkeypatch.setattr(Path, "read_text", read_text)
-    assert memory._free_bytes("cpu") == expected
+    assert memory.free_bytes("cpu") == expected

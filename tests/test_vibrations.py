@@ -18,8 +18,9 @@ from ase.vibrations import Vibrations as VibrationsOfASE
 from ase.vibrations import VibrationsData
 
 from escn_calc import ESCNCalculator
+from escn_calc.constraints import free_indices
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.hessian import ASYMMETRY_WORTH_A_WARNING, AsymmetricHessianWarning, free_indices, hessian
+from escn_calc.hessian import ASYMMETRY_WORTH_A_WARNING, AsymmetricHessianWarning, hessian
 from escn_calc.vibrations import adsorbate_indices, vibrations
 from tests.smooth import rattled_slab, write_smooth_model
 from tests.toy_potential import ToyPotential

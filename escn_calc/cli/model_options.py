@@ -16,7 +16,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def model_options(command: Command) -> Command:
     """Add ``--model``, ``--device``, ``--dtype``, ``--forces`` and ``--frames``."""
     return _with_options(
-        command,
+        evaluation_options(command),
         click.option(
             "--model",
             default="default",
@@ -24,6 +24,13 @@ def model_options(command: Command) -> Command:
             help="'default' (shipped with the package), the name of a published checkpoint (see 'escn models list'), "
             "or the path of a model.",
         ),
+    )
+
+
+def evaluation_options(command: Command) -> Command:
+    """Add ``--device``, ``--dtype``, ``--forces`` and ``--frames``."""
+    return _with_options(
+        command,
         click.option(
             "--device",
             type=click.Choice(DEVICES),

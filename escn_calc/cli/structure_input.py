@@ -8,26 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from escn_calc.errors import InputError
+from escn_calc.errors import PARSE_ERRORS, InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-PARSE_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    StopIteration,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
-"""What the file readers of ASE and pymatgen raise on a file they cannot parse: there is no common class."""
 
 
 def read_structure(path: Path, index: int = -1) -> Atoms:
@@ -103,10 +87,9 @@ def fix_atoms(atoms: Atoms, tags: Sequence[int] = (), below_height: float | None
 
 def fixed_atoms(atoms: Atoms) -> np.ndarray:
     """Return the indices of the atoms that cannot move at all, in ascending order."""
-    from ase.constraints import FixAtoms
+    from escn_calc.constraints import free_indices
 
-    indices = [constraint.index for constraint in atoms.constraints if isinstance(constraint, FixAtoms)]
-    return np.unique(np.concatenate([np.empty(0, dtype=int), *indices]))
+    return np.setdiff1d(np.arange(len(atoms)), free_indices(atoms))
 
 
 def heights(atoms: Atoms) -> np.ndarray:

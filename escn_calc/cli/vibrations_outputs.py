@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from escn_calc.cli.outputs import ResultFiles, energy_words, write_atomically, write_json
+from escn_calc.cli.outputs import ResultFiles, energy_words
+from escn_calc.records import write_atomically, write_json
 
 if TYPE_CHECKING:
     from ase import Atoms

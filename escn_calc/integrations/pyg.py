@@ -19,9 +19,33 @@ def to_pyg(structures: list[Atoms], cutoff: float, max_neighbors: int) -> Batch:
 
     Returns
     -------
-    Batch of Data with ``atomic_numbers`` (N,), ``pos`` (N, 3) Å, ``cell`` (1, 3, 3) Å, ``pbc`` (1, 3), ``natoms``,
-    ``edge_index`` (2, E) source and target, ``cell_offsets`` (E, 3), ``edge_distance_vec`` (E, 3) Å from target to
-    source and ``distances`` (E,) Å; lengths in float64.
+    Batch of Data with the fields of :func:`to_data_list` and ``distances`` (E,) Å.
+
+    Raises
+    ------
+    InputError
+        A structure cannot be used; the message names it.
+    """
+    parts = to_data_list(structures, cutoff, max_neighbors)
+    for part in parts:
+        part.distances = torch.linalg.vector_norm(part.edge_distance_vec, dim=1)
+    return Batch.from_data_list(parts)
+
+
+def to_data_list(structures: list[Atoms], cutoff: float, max_neighbors: int) -> list[Data]:
+    """Return the radius graph of every structure.
+
+    Parameters
+    ----------
+    structures : ASE Atoms; they are not changed.
+    cutoff : Å, inclusive.
+    max_neighbors : strict cap on the edges into one atom; 0 or less for none.
+
+    Returns
+    -------
+    list of Data with ``atomic_numbers`` (N,), ``pos`` (N, 3) Å, ``cell`` (1, 3, 3) Å, ``pbc`` (1, 3), ``natoms``,
+    ``edge_index`` (2, E) source and target, sorted by target, ``cell_offsets`` (E, 3) and ``edge_distance_vec`` (E, 3)
+    Å from target to source; lengths in float64.
 
     Raises
     ------
@@ -30,21 +54,21 @@ def to_pyg(structures: list[Atoms], cutoff: float, max_neighbors: int) -> Batch:
     """
     batch = StructureBatch.from_atoms(structures)
     graph = radius_graph(batch, cutoff, max_neighbors)
-    structure_of_edge = batch.structure_of_atom[graph.target]
-    parts = []
-    for index, (first, size) in enumerate(zip(batch.first_atoms.tolist(), batch.natoms.tolist(), strict=True)):
-        atoms, edges = slice(first, first + size), structure_of_edge == index
-        parts.append(
-            Data(
-                atomic_numbers=batch.numbers[atoms],
-                pos=batch.positions[atoms],
-                cell=batch.cells[index : index + 1],
-                pbc=batch.pbc[index : index + 1],
-                natoms=size,
-                edge_index=torch.stack((graph.source[edges], graph.target[edges])) - first,
-                cell_offsets=graph.offsets[edges],
-                edge_distance_vec=graph.vectors[edges],
-                distances=graph.distances[edges],
-            )
+    edges_of = torch.bincount(batch.structure_of_atom[graph.target], minlength=batch.num_structures).tolist()
+    atoms_of = batch.natoms.tolist()
+    edge_index = torch.stack((graph.source, graph.target)).split(edges_of, dim=1)
+    offsets, vectors = graph.offsets.split(edges_of), graph.vectors.split(edges_of)
+    numbers, positions = batch.numbers.split(atoms_of), batch.positions.split(atoms_of)
+    return [
+        Data(
+            atomic_numbers=numbers[index],
+            pos=positions[index],
+            cell=batch.cells[index : index + 1],
+            pbc=batch.pbc[index : index + 1],
+            natoms=atoms_of[index],
+            edge_index=edge_index[index] - first,
+            cell_offsets=offsets[index],
+            edge_distance_vec=vectors[index],
         )
-    return Batch.from_data_list(parts)
+        for index, first in enumerate(batch.first_atoms.tolist())
+    ]

@@ -19,6 +19,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from escn_calc.errors import InputError
+from escn_calc.identity import Identity, check_identity
 from escn_calc.md.dynamics import Dynamics, is_crystal
 from escn_calc.md.guards import BrokenRunError
 from escn_calc.md.integrators import check_constraints
@@ -26,9 +27,7 @@ from escn_calc.md.outputs import Mark, OutputError, Outputs, Paths
 from escn_calc.md.results import EnergyDriftWarning, MDResult, MDStep, Reason
 from escn_calc.md.settings import MDSettings, check_settings
 from escn_calc.md.state import (
-    Identity,
     State,
-    check_identity,
     load_state,
     model_identity,
     save_state,

@@ -19,6 +19,7 @@ from ase.io.jsonio import encode
 
 from escn_calc.calculator import ESCNCalculator
 from escn_calc.errors import InputError
+from escn_calc.identity import Identity
 from escn_calc.md.outputs import Mark, writing
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
 
 FORMAT = "escn-calc molecular dynamics state 1"
-
-Identity = dict[str, dict[str, Any]]
-"""What a run is: its model, its structure and its settings, each as names and values that JSON can hold."""
 
 
 @dataclass(frozen=True)
@@ -142,27 +140,6 @@ def load_state(path: Path) -> State:
         raise InputError(f"{str(path)!r} is not the state of a run, or is damaged: {error}") from error
 
 
-def check_identity(path: Path, found: Identity, wanted: Identity) -> None:
-    """Make sure that a state belongs to the run that is to be continued.
-
-    Raises
-    ------
-    InputError
-        Model, structure or settings differ; the message says in what.
-    """
-    differences = []
-    for part, values in wanted.items():
-        before = found.get(part, {})
-        for name in sorted({*values, *before}):
-            if values.get(name) != before.get(name):
-                differences.append(f"{part} {name}: {_short(before.get(name))} there, {_short(values.get(name))} here")
-    if differences:
-        raise InputError(
-            f"the state {str(path)!r} belongs to another run ({'; '.join(differences)}); continue with what that run "
-            "used, or start a new run in other files"
-        )
-
-
 def model_identity(calculator: BaseCalculator) -> dict[str, Any]:
     """Return what makes the numbers of a calculator.
 
@@ -222,8 +199,3 @@ def _as_json(parameters: dict[str, Any]) -> dict[str, Any]:
 
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return f"{text[:10]}…{text[-1]}" if isinstance(value, str) and len(value) == 64 else text

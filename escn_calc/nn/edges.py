@@ -77,6 +77,6 @@ class Edges:
         """
         sums = []
         for rows, part in zip(self.wigner, parts, strict=True):
-            sums.append(self.target.sum(rows.transpose(1, 2) @ part))
+            sums.append(self.target.sum((rows.transpose(1, 2) @ part).to(rows.dtype)))
         size = max(total.shape[1] for total in sums)
         return torch.cat([F.pad(total, (0, 0, 0, size - total.shape[1])) for total in sums], dim=-1)

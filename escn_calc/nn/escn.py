@@ -46,6 +46,9 @@ class ESCN(nn.Module):
     Weights are uninitialised: load a state or call :func:`escn_calc.nn.parameters.initialise`. Rotations of the
     input rotate the forces (SO(3)); mirror images may differ, because the imaginary maps carry odd paths.
 
+    Under ``torch.autocast`` only the layers and heads use its type: edges, sums over edges and over the sphere
+    keep the dtype of the network.
+
     Parameters
     ----------
     config : shape of the network.
@@ -99,17 +102,18 @@ class ESCN(nn.Module):
         -------
         ESCNOutput
         """
-        distances = vectors.norm(dim=-1)
-        directions = vectors / distances[:, None]
-        carried = frames is not None or not self.roll_in_derivative
-        if frames is None:
-            frames = edge_frames(directions)
-        if carried:
-            frames = carried_frames(frames, directions)
-        edges = Edges.of(self.config, self.layout, len(numbers), source, target, frames)
-        basis = self.distance_expansion(distances)
-        exponent = self.config.cutoff_envelope
-        fading = None if exponent is None else envelope(distances, self.config.cutoff, exponent)
+        with torch.autocast(vectors.device.type, enabled=False):
+            distances = vectors.norm(dim=-1)
+            directions = vectors / distances[:, None]
+            carried = frames is not None or not self.roll_in_derivative
+            if frames is None:
+                frames = edge_frames(directions)
+            if carried:
+                frames = carried_frames(frames, directions)
+            edges = Edges.of(self.config, self.layout, len(numbers), source, target, frames)
+            basis = self.distance_expansion(distances)
+            exponent = self.config.cutoff_envelope
+            fading = None if exponent is None else envelope(distances, self.config.cutoff, exponent)
 
         x = self.initial_features(numbers)
         for index, layer in enumerate(self.layer_blocks):
@@ -118,13 +122,18 @@ class ESCN(nn.Module):
             x = x + update if index else update
 
         samples = self.sphharm_weights(x)
-        node_energy = self.energy_block(samples) @ self.point_weights
+        node_energy = self.over_the_sphere(self.energy_block(samples), self.point_weights)
         if self.config.energy_reduce == "sum":
             node_energy = SUM_FACTOR * node_energy
         if self.force_block is None:
             return ESCNOutput(node_energy, None)
-        forces = self.force_block(samples) @ (self.point_weights[:, None] * self.sphere_points)
+        forces = self.over_the_sphere(self.force_block(samples), self.point_weights[:, None] * self.sphere_points)
         return ESCNOutput(node_energy, forces)
+
+    def over_the_sphere(self, values: Tensor, weights: Tensor) -> Tensor:
+        """Sum values (N, Q) on the output points with weights (Q, ...) of the network's dtype, also under autocast."""
+        with torch.autocast(values.device.type, enabled=False):
+            return values.to(weights.dtype) @ weights
 
     def initial_features(self, numbers: Tensor) -> Tensor:
         """Element embeddings in l = 0, zero elsewhere: (N, K, C_all)."""

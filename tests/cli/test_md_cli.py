@@ -753,7 +753,7 @@ def test_help_is_light_and_names_units(folder):
 
 
 def test_nan_is_never_written(tmp_path):
-    from escn_calc.cli.outputs import write_json
+    from escn_calc.records import write_json
 
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "record.json", {"drift": float("nan")})
