@@ -1,13 +1,17 @@
-"""The recipe of the shipped model runs: labels in, a model folder out, a stopped training goes on."""
+"""The recipe of the shipped model: structures by number, a split that never moves, labels in, a model folder out."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import fcc111
 from ase.calculators.emt import EMT
+from ase.io import read
 
 from escn_calc.potential import load_potential
 
@@ -34,9 +38,11 @@ def write_labels(folder):
         pbc=np.stack([slab.pbc for slab in slabs]),
         energy=np.array([slab.get_potential_energy() for slab in slabs]),
         forces=np.concatenate([slab.get_forces() for slab in slabs]),
-        group=np.array(["a"] * 9 + ["b"] * 3),
+        group=np.array(["gas|CO"] + ["Cu111"] * 8 + ["Cu111|O"] * 3),
         split=np.array(splits),
         kind=np.array(["gas"] + ["surface"] * 11),
+        start=np.arange(12),
+        seed=5,
     )
     return slabs
 
@@ -74,3 +80,309 @@ def test_card_carries_the_measured_errors(trained):
     assert f"force MAE, eV/Å: {card.metrics['force MAE, eV/Å']}" in output
     assert card.training_data.startswith("8 structures")
     assert card.refuse_unseen_elements
+
+
+MODULES = ("building", "starts", "near", "wide", "structures", "label", "checks", "adsorption_pairs")
+SCRIPTS = ("check_dissociation", "check_adsorption")
+LATTICE = {"Cu": 3.63, "Ag": 4.15, "Au": 4.15, "Pd": 3.94, "Pt": 3.97, "Rh": 3.83, "Ir": 3.87}
+WITH_NICKEL = {"Ni": 3.52, "Cu": 3.63}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The modules of the recipe, which lie beside the scripts and not in a package."""
+    sys.path.insert(0, str(RECIPE))
+    known = set(sys.modules)
+    try:
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in (*MODULES, *SCRIPTS)})
+    finally:
+        sys.path.remove(str(RECIPE))
+        for name in set(sys.modules) - known:
+            if name in (*MODULES, *SCRIPTS):
+                del sys.modules[name]
+
+
+HELD_OUT = {
+    "test": ("Ag-Ir110|C", "Au110|CH3", "Rh111", "Au100|OH", "Au-Pt111|CO2", "Rh110|CH2", "Ir110|H2", "gas|H2+O2"),
+    "valid": ("Ag-Pd100|C", "Cu-Pt100|O", "Ag100|NH2", "Cu100|CH2", "Au211|OH", "Pd100|C", "gas|CO2+NH"),
+    "train": ("Cu111|CO", "Ir211|NH", "Ir-Rh100", "Cu211|CO2", "Ag-Pd110|NH2", "Pd100|OH", "Au-Rh100|CH2"),
+}
+
+
+@pytest.mark.parametrize(("split", "group"), [(split, group) for split in HELD_OUT for group in HELD_OUT[split]])
+def test_split_of_a_group_never_moves(recipe, split, group):
+    assert recipe.starts.hashed_split(group) == split
+
+
+@pytest.mark.parametrize(
+    ("surface", "adsorbates", "split"),
+    [
+        ("Rh110", ("CH2", "O"), "test"),
+        ("Au100", ("CH3", "NH3"), "valid"),
+        ("Cu111", ("CO",), "train"),
+        ("gas", ("OO",), "train"),
+        ("gas", ("CuO",), "train"),
+        ("Ag-Pt-bulk", (), "train"),
+    ],
+)
+def test_coadsorbates_follow_their_most_secluded_pair_and_curves_always_train(recipe, surface, adsorbates, split):
+    start = recipe.starts.Start(Atoms(), surface, adsorbates, recipe.structures.WIDE[0], 0)
+    assert start.split == split
+
+
+@pytest.mark.parametrize(
+    ("kinds", "index", "kind", "group", "atoms", "sum_of_positions"),
+    [
+        ("near", 0, "surface", "Ag-Cu111", 19, 162.3473),
+        ("near", 1, "bulk", "Au-bulk", 4, 13.5623),
+        ("near", 2, "adsorbate", "Ir111|CO", 16, 127.1876),
+        ("wide", 0, "path", "Au111|H", 17, 140.3794),
+        ("wide", 2, "md", "Au111|NH3", 24, 231.7015),
+        ("wide", 3, "eos", "Pt-bulk", 4, 14.5312),
+    ],
+)
+def test_a_number_gives_the_same_structure_as_ever(recipe, kinds, index, kind, group, atoms, sum_of_positions):
+    start = recipe.structures.draw_start(0, index, LATTICE, recipe.structures.KIND_SETS[kinds])
+    assert (start.kind.name, start.group, len(start.atoms)) == (kind, group, atoms)
+    assert np.abs(start.atoms.positions).sum() == pytest.approx(sum_of_positions, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def drawn(recipe):
+    kinds = recipe.structures.KIND_SETS
+    return [recipe.structures.draw_start(3, index, LATTICE, kinds[name]) for name in kinds for index in range(120)]
+
+
+def test_every_kind_is_drawn_and_labels_count_as_announced(recipe, drawn):
+    assert {start.kind.name for start in drawn} == set(recipe.structures.BUILDERS)
+    series = {start.kind.name: len(start.series) for start in drawn if start.series}
+    assert series == {kind.name: kind.series for kind in recipe.structures.WIDE if kind.series}
+    assert all(300 <= start.temperature <= 1500 for start in drawn if start.kind.md_frames)
+
+
+def test_structures_fit_the_padded_teacher(drawn):
+    for start in drawn:
+        for atoms in (start.atoms, *start.series):
+            assert len(atoms) <= 48
+            assert atoms.pbc.all()
+            assert np.isfinite(atoms.positions).all()
+
+
+def test_series_change_one_thing_along_the_way(drawn):
+    for start in drawn:
+        stages = [start.atoms, *start.series]
+        if start.kind.name == "curve" and start.series:
+            lengths = [atoms.get_distance(0, 1) for atoms in stages]
+            assert lengths == sorted(lengths)
+            assert lengths[0] < 2.2
+            assert lengths[-1] > 5
+        if start.kind.name == "eos":
+            volumes = np.array([atoms.get_volume() for atoms in stages])
+            assert (np.diff(volumes) > 0).all()
+            assert 1.3 < volumes[-1] / volumes[0] < (1.1 / 0.9) ** 3 + 1e-9
+        if start.kind.name == "path":
+            assert len({str(atoms.symbols) for atoms in stages}) == 1
+
+
+def test_no_oxygen_beside_nickel(recipe):
+    kinds = recipe.structures.KIND_SETS
+    for name in ("new-metal", "wide"):
+        symbols = set()
+        for index in range(150):
+            start = recipe.structures.draw_start(0, index, WITH_NICKEL, kinds[name])
+            for atoms in (start.atoms, *start.series):
+                symbols |= set(atoms.symbols)
+                assert not recipe.building.is_trapped(atoms), start.group
+        assert {"Ni", "N", "C", "H"} <= symbols
+
+
+def test_a_builder_that_falls_into_the_trap_is_caught(recipe, monkeypatch):
+    def oxide(start, lattice, rng):
+        return recipe.starts.Start(Atoms("NiO", [[0, 0, 0], [0, 0, 2]]), "Ni111", ("O",), start.kind, 0)
+
+    monkeypatch.setattr(recipe.structures, "BUILDERS", dict.fromkeys(recipe.structures.BUILDERS, oxide))
+    with pytest.raises(RuntimeError, match="has O beside one of"):
+        recipe.structures.draw_start(0, 0, WITH_NICKEL, recipe.structures.NEW_METAL)
+
+
+def label(recipe, folder, most):
+    folder.mkdir(exist_ok=True)
+    kinds = (*recipe.structures.WIDE[:1], *recipe.structures.WIDE[2:])
+    recipe.label.run(EMT(), folder, 1.0, most, 2, kinds, ("Cu", "Pt"))
+    chunks = [np.load(path, allow_pickle=False) for path in sorted(folder.glob("chunk-*.npz"))]
+    return {name: np.concatenate([np.atleast_1d(chunk[name]) for chunk in chunks]) for name in chunks[0].files}
+
+
+@pytest.fixture(scope="module")
+def labels(recipe, tmp_path_factory):
+    return label(recipe, tmp_path_factory.mktemp("labels"), 150)
+
+
+def test_labels_of_a_stopped_run_go_on_where_it_was(recipe, labels, tmp_path):
+    label(recipe, tmp_path, 60)
+    resumed = label(recipe, tmp_path, 50)
+    count = len(resumed["energy"])
+    assert count > 60
+    assert (resumed["start"] == labels["start"][:count]).all()
+    assert resumed["energy"] == pytest.approx(labels["energy"][:count], abs=1e-8)
+    with pytest.raises(SystemExit, match="was made with --seed 2, not 3"):
+        recipe.label.resume(tmp_path, 3)
+
+
+def test_labels_are_energies_and_forces_of_the_stored_structures(labels):
+    ends = labels["natoms"].cumsum()
+    for index in range(0, len(ends), 12):
+        span = slice(ends[index] - labels["natoms"][index], ends[index])
+        cell, pbc = labels["cell"][index], labels["pbc"][index]
+        atoms = Atoms(labels["numbers"][span], labels["positions"][span], cell=cell, pbc=pbc, calculator=EMT())
+        assert atoms.get_potential_energy() == pytest.approx(labels["energy"][index], abs=1e-8)
+        assert atoms.get_forces() == pytest.approx(labels["forces"][span], abs=1e-5)
+
+
+def test_hot_frames_move_on_and_stay_within_limits(labels):
+    hot = labels["kind"] == "md"
+    ends = labels["natoms"].cumsum()
+    chains = {int(start) for start in labels["start"][hot]}
+    assert len(chains) >= 2
+    for chain in chains:
+        frames = np.flatnonzero(labels["start"] == chain)
+        last, before = (labels["positions"][ends[i] - labels["natoms"][i] : ends[i]] for i in (frames[-1], frames[-2]))
+        assert 0.01 < np.abs(last - before).max() < 1.5
+    assert np.linalg.norm(labels["forces"], axis=1).max() <= 100
+
+
+def test_labels_become_files_for_training(tmp_path):
+    slabs = write_labels(tmp_path)
+    output = run_recipe("labels_to_extxyz.py", tmp_path, "--out", tmp_path / "data")
+    frames = {name: read(tmp_path / "data" / f"{name}.extxyz", ":") for name in ("train", "train-gas", "valid", "test")}
+    assert {name: len(part) for name, part in frames.items()} == {"train": 7, "train-gas": 1, "valid": 1, "test": 3}
+    last = frames["test"][-1]
+    assert last.info == {"group": "Cu111|O", "kind": "surface", "chain": "5-11"}
+    assert last.get_potential_energy() == pytest.approx(slabs[-1].get_potential_energy(), abs=1e-8)
+    assert last.get_forces() == pytest.approx(slabs[-1].get_forces(), abs=1e-6)
+    assert last.positions == pytest.approx(slabs[-1].positions, abs=1e-7)
+    assert output.splitlines()[-1].split() == ["all", "7", "1", "1", "3"]
+
+
+def test_folder_without_labels_is_named(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(RECIPE / "labels_to_extxyz.py"), str(tmp_path), "--out", str(tmp_path / "data")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path} has no chunk-*.npz" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_checked_pairs_are_all_held_out(recipe):
+    pairs = recipe.adsorption_pairs.unseen_pairs()
+    assert len(pairs) >= 60
+    assert len({pair.name for pair in pairs}) == len(pairs)
+    assert {recipe.starts.hashed_split(pair.name) for pair in pairs} == {"test"}
+    assert len({pair.adsorbate for pair in pairs[:12]}) == 12
+
+
+def test_sites_of_a_close_packed_surface(recipe):
+    slab = recipe.adsorption_pairs.clean_slab(("Cu",), "111", LATTICE)
+    assert len(slab.constraints[0].index) == 8
+    starts = recipe.adsorption_pairs.starting_structures(slab, "CO")
+    assert sorted(starts) == ["bridge-1", "hollow-1", "hollow-2", "ontop-1"]
+    heights = {
+        site: atoms[atoms.symbols == "C"].positions[0, 2] - slab.positions[:, 2].max() for site, atoms in starts.items()
+    }
+    assert heights["ontop-1"] > heights["bridge-1"] > heights["hollow-1"]
+
+
+def test_broken_and_desorbed_adsorbates_are_told_apart(recipe):
+    slab = recipe.adsorption_pairs.clean_slab(("Cu",), "111", LATTICE)
+    adsorbed = recipe.adsorption_pairs.starting_structures(slab, "CO")["ontop-1"]
+    broken, desorbed = adsorbed.copy(), adsorbed.copy()
+    oxygen = [atom.index for atom in adsorbed if atom.symbol == "O"]
+    broken.positions[oxygen, 2] += 1.0
+    desorbed.positions[-2:, 2] += 2.0
+    states = [recipe.adsorption_pairs.state_of(atoms, "CO") for atoms in (adsorbed, broken, desorbed)]
+    assert states == ["adsorbed", "broken", "desorbed"]
+
+
+def test_a_hole_in_a_bond_curve_is_found(recipe):
+    check = recipe.check_dissociation
+    r = check.DISTANCES
+    morse = 6 * (1 - np.exp(-2.2 * (r - 1.2))) ** 2
+    sound = check.figures_of(morse, 1.2)
+    assert (sound["bond_A"], sound["holes"], sound["inward_fall_eV"]) == (1.2, [], 0.0)
+    assert sound["depth_eV"] == pytest.approx(6, abs=0.01)
+    with_hole = check.figures_of(morse - 2 * np.exp(-(((r - 3.5) / 0.3) ** 2)), 1.2)
+    assert with_hole["holes"] == [3.5]
+    collapsing = check.figures_of(morse - 150 * np.exp(-(((r - 0.4) / 0.15) ** 2)), 1.2)
+    assert collapsing["bond_A"] == 1.2
+    assert collapsing["inward_fall_eV"] > 5
+    assert not check.is_sound(collapsing)
+    assert not check.is_sound(with_hole)
+    assert check.is_sound(sound)
+
+
+def test_adsorption_figures_from_rows(recipe):
+    rows = [
+        {"pair": f"{metal}111|O", "adsorbate": "O", "metals": [metal], "site": "a", "model_eV": model,
+         "teacher_eV": teacher, "error_eV": model - teacher, "site_regret_eV": regret}
+        for metal, model, teacher, regret in (
+            ("Cu", 1.0, 1.1, 0.0), ("Ag", 2.0, 2.3, 0.2), ("Pd", 1.5, 1.2, 0.04), ("Pt", 1.6, 1.3, 0.0)
+        )
+    ]  # fmt: skip
+    result = recipe.check_adsorption.summary([*rows, {"pair": "Au111|O", "adsorbate": "O", "metals": ["Au"]}])
+    assert result["all"]["mae_eV"] == pytest.approx(0.25)
+    assert result["all"]["mean_error_eV"] == pytest.approx(0.05)
+    assert result["per_adsorbate"]["O"]["spearman"] == pytest.approx(1.0)
+    assert result["per_metal"]["Ag"]["spearman"] is None
+    assert result["favoured_site_within_0.05_eV"] == 0.75
+    assert result["pairs_without_an_adsorbed_state"] == ["Au111|O"]
+    assert result["worst"][0]["pair"] in ("Ag111|O", "Pd111|O", "Pt111|O")
+
+
+STAND_IN_TEACHER = """
+import sys
+from ase.calculators.emt import EMT
+from ase.io import read, write
+source, target = sys.argv[sys.argv.index("--teacher") + 2 :][:2]
+frames = read(source, ":")
+for frame in frames:
+    frame.calc = EMT()
+    frame.get_forces()
+write(target, frames, format="extxyz")
+"""
+
+
+@pytest.fixture
+def setting(recipe, tmp_path, monkeypatch):
+    (tmp_path / "teacher_energies.py").write_text(STAND_IN_TEACHER)
+    monkeypatch.setattr(recipe.checks, "HERE", tmp_path)
+    (tmp_path / "out").mkdir()
+    return recipe.checks.Setting("default", tmp_path / "out", Path("none.nqx"), Path(sys.executable), LATTICE)
+
+
+def test_teacher_is_asked_again_only_when_structures_changed(recipe, setting, monkeypatch):
+    slabs = list(labelled_slabs(2))
+    for number, slab in enumerate(slabs):
+        slab.info["key"] = f"slab {number}"
+    energies = [slab.get_potential_energy() for slab in slabs]
+    calls = []
+    run = subprocess.run
+    monkeypatch.setattr(recipe.checks.subprocess, "run", lambda *a, **k: (calls.append(1), run(*a, **k)))
+    for _ in range(2):
+        answers = setting.teacher_results("slabs", slabs)
+        assert [atoms.info["key"] for atoms in answers] == ["slab 0", "slab 1"]
+        assert [atoms.get_potential_energy() for atoms in answers] == pytest.approx(energies, abs=1e-6)
+    assert len(calls) == 1
+    slabs[0].rattle(0.1, seed=9)
+    assert setting.teacher_results("slabs", slabs)[0].get_potential_energy() != pytest.approx(energies[0], abs=1e-3)
+    assert len(calls) == 2
+
+
+def test_finished_structures_are_not_made_again(recipe, tmp_path):
+    path = tmp_path / "slab.extxyz"
+    first = recipe.checks.kept(path, lambda: list(labelled_slabs(1)))
+    again = recipe.checks.kept(path, lambda: pytest.fail("made twice"))
+    assert (again[0].positions == first[0].positions).all()
+    assert [file.name for file in tmp_path.iterdir()] == ["slab.extxyz"]

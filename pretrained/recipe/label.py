@@ -12,82 +12,31 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from ase.build import bulk, molecule
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.optimize import BFGS
-from matscipy.neighbours import neighbour_list
-from nequix.data import atomic_numbers_to_indices
-from nequix.model import load_model
-from structures import METALS, Start, draw_rattle, draw_start, rattled
+from ase.units import fs
+from building import METALS, draw_rattle, rattled
+from starts import Kind, Start
+from structures import KIND_SETS, draw_start
 
-EDGE_CAPACITIES = (64, 256, 512, 640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048, 2560, 3200)
-NODE_CAPACITY = 48
 FRAMES_PER_CHUNK = 400
-LARGEST_FORCE = 30.0
-FORMATION_RANGE = (-1.5, 6.0)
+LOWEST_FORMATION = -1.5
 RELAXED_FORCE = 0.02
 LARGEST_STEP = 0.12
-LATTICE_GUESS = {"Cu": 3.63, "Ag": 4.15, "Au": 4.16, "Pd": 3.94, "Pt": 3.97, "Rh": 3.83, "Ir": 3.88}
-
-
-class Teacher(Calculator):
-    """ASE calculator of the teacher that compiles once per edge capacity instead of once per structure.
-
-    Parameters
-    ----------
-    path
-        Weights in the format of the `nequix` package.
-    """
-
-    implemented_properties = ("energy", "forces")
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.model, config = load_model(str(path), False)
-        self.cutoff = config["cutoff"]
-        self.species = atomic_numbers_to_indices(config["atomic_numbers"])
-        self.evaluate = jax.jit(self.node_energies_and_forces)
-
-    def node_energies_and_forces(
-        self, positions: jax.Array, species: jax.Array, senders: jax.Array, receivers: jax.Array, offsets: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Energies of all nodes (N,), eV, and forces (N, 3), eV/Å."""
-
-        def total(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-            vectors = positions[senders] - positions[receivers] + offsets
-            energies = self.model.node_energies(vectors, species, senders, receivers)[:, 0]
-            return jnp.sum(energies), energies
-
-        gradient, energies = jax.grad(total, has_aux=True)(positions)
-        return energies, -gradient
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
-        """Evaluate one structure, padded with nodes out of reach of each other."""
-        super().calculate(atoms, properties, system_changes)
-        count = len(atoms)
-        receivers, senders, shifts = neighbour_list(
-            "ijS", positions=atoms.positions, cell=atoms.cell[:], pbc=atoms.pbc, cutoff=self.cutoff
-        )
-        capacity = next(size for size in EDGE_CAPACITIES if size >= len(senders))
-        missing = capacity - len(senders)
-        beyond = np.broadcast_to([2.0 * self.cutoff, 0.0, 0.0], (missing, 3))
-        nodes = ((0, NODE_CAPACITY - count), (0, 0))
-        energies, forces = self.evaluate(
-            np.pad(atoms.positions, nodes).astype(np.float32),
-            np.pad([self.species[number] for number in atoms.numbers], nodes[0]).astype(np.int32),
-            np.pad(senders, (0, missing), constant_values=NODE_CAPACITY - 1).astype(np.int32),
-            np.pad(receivers, (0, missing), constant_values=NODE_CAPACITY - 1).astype(np.int32),
-            np.concatenate([shifts @ atoms.cell[:], beyond]).astype(np.float32),
-        )
-        self.results["energy"] = float(np.asarray(energies, np.float64)[:count].sum())
-        self.results["forces"] = np.asarray(forces, np.float64)[:count]
+MD_STEP_FS = 3.0
+MD_STEPS_PER_FRAME = 4
+MD_FRICTION_PER_FS = 0.02
+MD_MASS = 20.0
+LATTICE_GUESS = {"Cu": 3.63, "Ag": 4.15, "Au": 4.16, "Pd": 3.94, "Pt": 3.97, "Rh": 3.83, "Ir": 3.88, "Ni": 3.52}
 
 
 @dataclass(frozen=True)
@@ -115,10 +64,10 @@ class Frame:
     index: int
 
 
-def fcc_lattice_constants(teacher: Teacher) -> dict[str, float]:
+def fcc_lattice_constants(teacher: Calculator, metals: Sequence[str]) -> dict[str, float]:
     """Cubic lattice constants (Å) at the minimum of the teacher's energy, from a cubic fit through nine points."""
     constants = {}
-    for metal in METALS:
+    for metal in metals:
         lengths = LATTICE_GUESS[metal] * np.linspace(0.97, 1.03, 9)
         energies = [teacher.get_potential_energy(bulk(metal, "fcc", a=length)) for length in lengths]
         fit = np.polynomial.Polynomial.fit(lengths, energies, 3)
@@ -128,10 +77,10 @@ def fcc_lattice_constants(teacher: Teacher) -> dict[str, float]:
     return constants
 
 
-def reference_energies(teacher: Teacher, lattice: dict[str, float]) -> dict[int, float]:
+def reference_energies(teacher: Calculator, lattice: dict[str, float]) -> dict[int, float]:
     """Energy per atom (eV) of the bulk metals, and of H, C, N, O from H2, CH4, N2 and H2O."""
     energies = {}
-    for metal in METALS:
+    for metal in lattice:
         crystal = bulk(metal, "fcc", a=lattice[metal])
         energies[int(crystal.numbers[0])] = teacher.get_potential_energy(crystal)
     gas = {}
@@ -142,8 +91,8 @@ def reference_energies(teacher: Teacher, lattice: dict[str, float]) -> dict[int,
     return energies | {1: hydrogen, 6: gas["CH4"] - 4 * hydrogen, 7: gas["N2"] / 2, 8: gas["H2O"] - 2 * hydrogen}
 
 
-def chain(teacher: Teacher, start: Start, seed: int, index: int) -> list[Frame]:
-    """Label a start, the steps of a short relaxation, and rattled copies of where it ended."""
+def chain(teacher: Calculator, start: Start, seed: int, index: int) -> list[Frame]:
+    """Label a start, its relaxation, rattled copies or hot frames of where it ended, and the series it came with."""
     atoms = start.atoms.copy()
     atoms.calc = teacher
     frames = []
@@ -162,15 +111,43 @@ def chain(teacher: Teacher, start: Start, seed: int, index: int) -> list[Frame]:
     rng = np.random.default_rng([seed, index, 1])
     for _ in range(start.kind.rattles):
         label(rattled(atoms, draw_rattle(rng, 0.15), rng))
+    if start.kind.md_frames:
+        for structure in hot_frames(atoms, start, rng):
+            label(structure)
+    for structure in start.series:
+        label(structure)
     return frames
+
+
+def hot_frames(atoms: Atoms, start: Start, rng: np.random.Generator) -> Iterator[Atoms]:
+    """Frames of Langevin dynamics, until one has a force no label may have.
+
+    Every atom weighs the same: masses do not change which configurations are visited how often, and with equal ones
+    the slow modes move on in fewer steps. The velocities start at 1.5 times the temperature, since the relaxed start
+    has no potential energy to share yet.
+    """
+    hot = atoms.copy()
+    hot.calc = atoms.calc
+    hot.set_masses(np.full(len(hot), MD_MASS))
+    thermalize_momenta(hot, temperature_K=1.5 * start.temperature, rng=rng)
+    dynamics = Langevin(
+        hot, MD_STEP_FS * fs, temperature_K=start.temperature, friction=MD_FRICTION_PER_FS / fs, rng=rng, fixcm=False
+    )
+    for _ in range(start.kind.md_frames):
+        dynamics.run(MD_STEPS_PER_FRAME)
+        if not np.linalg.norm(hot.get_forces(), axis=1).max() <= start.kind.largest_force:
+            return
+        yield hot
 
 
 def is_sound(frame: Frame, references: dict[int, float]) -> bool:
     """Tell whether force and formation energy are such as a trustworthy label can have."""
+    kind = frame.start.kind
     formation = frame.energy - sum(references[int(number)] for number in frame.atoms.numbers)
-    low, high = FORMATION_RANGE
     largest = np.linalg.norm(frame.forces, axis=1).max()
-    return bool(largest <= LARGEST_FORCE and low <= formation / len(frame.atoms) <= high)
+    return bool(
+        largest <= kind.largest_force and LOWEST_FORMATION <= formation / len(frame.atoms) <= kind.highest_formation
+    )
 
 
 def write_chunk(path: Path, frames: list[Frame], next_index: int, seed: int) -> None:
@@ -206,22 +183,25 @@ def resume(folder: Path, seed: int) -> tuple[int, int]:
         return len(chunks), int(last["next_start"])
 
 
-def run(teacher: Teacher, folder: Path, hours: float, seed: int) -> None:
-    """Label chunk after chunk until the time is up."""
+def run(
+    teacher: Calculator, folder: Path, hours: float, most: int, seed: int, kinds: Sequence[Kind], metals: Sequence[str]
+) -> None:
+    """Label chunk after chunk until the time is up or the labels are enough."""
     begin = time.monotonic()
-    lattice = fcc_lattice_constants(teacher)
+    lattice = fcc_lattice_constants(teacher, metals)
     references = reference_energies(teacher, lattice)
-    record = {"lattice_constants": lattice, "references": references, "teacher_cutoff": teacher.cutoff}
+    record = {"lattice_constants": lattice, "references": references}
     (folder / "teacher.json").write_text(json.dumps(record, indent=1))
     print(f"lattice constants {lattice}\nreferences {references}", flush=True)
     chunk, index = resume(folder, seed)
     total = 0
-    while time.monotonic() - begin < 3600 * hours:
+    while total < most and time.monotonic() - begin < 3600 * hours:
         frames: list[Frame] = []
         dropped = Counter()
         chunk_begin = time.monotonic()
-        while len(frames) < FRAMES_PER_CHUNK and time.monotonic() - begin < 3600 * hours:
-            start = draw_start(seed, index, lattice)
+        wanted = min(FRAMES_PER_CHUNK, most - total)
+        while len(frames) < wanted and time.monotonic() - begin < 3600 * hours:
+            start = draw_start(seed, index, lattice, kinds)
             labelled = chain(teacher, start, seed, index)
             kept = [frame for frame in labelled if is_sound(frame, references)]
             dropped[start.kind.name] += len(labelled) - len(kept)
@@ -232,10 +212,10 @@ def run(teacher: Teacher, folder: Path, hours: float, seed: int) -> None:
         write_chunk(folder / f"chunk-{chunk:05d}.npz", frames, index, seed)
         total += len(frames)
         elapsed = time.monotonic() - chunk_begin
-        kinds = dict(Counter(frame.start.kind.name for frame in frames))
+        by_kind = dict(Counter(frame.start.kind.name for frame in frames))
         print(
             f"chunk {chunk}: {len(frames)} frames, {elapsed:.0f} s, {len(frames) / elapsed:.2f} frames/s; "
-            f"kept {kinds}, dropped {dict(+dropped)}; next start {index}, {total} frames in this run",
+            f"kept {by_kind}, dropped {dict(+dropped)}; next start {index}, {total} frames in this run",
             flush=True,
         )
         chunk += 1
@@ -243,15 +223,21 @@ def run(teacher: Teacher, folder: Path, hours: float, seed: int) -> None:
 
 def main() -> None:
     """Read the command line and label."""
+    from teacher import Teacher
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--teacher", type=Path, required=True, help="teacher weights, nequix-omat-1.nqx")
     parser.add_argument("--out", type=Path, required=True, help="folder for the chunks")
     parser.add_argument("--hours", type=float, required=True, help="wall time to spend")
     parser.add_argument("--seed", type=int, default=0, help="seed of the structures (default 0)")
+    parser.add_argument("--most", type=int, default=10**9, help="stop after this many labels (default: no limit)")
+    parser.add_argument("--kinds", choices=KIND_SETS, default="near", help="set of kinds to draw from (default near)")
+    parser.add_argument("--metals", nargs="+", default=METALS, metavar="METAL", help=f"default {' '.join(METALS)}")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    jax.config.update("jax_compilation_cache_dir", str((arguments.out / "compiled").resolve()))
-    run(Teacher(arguments.teacher), arguments.out, arguments.hours, arguments.seed)
+    teacher = Teacher(arguments.teacher, arguments.out / "compiled")
+    kinds = KIND_SETS[arguments.kinds]
+    run(teacher, arguments.out, arguments.hours, arguments.most, arguments.seed, kinds, arguments.metals)
 
 
 if __name__ == "__main__":
