@@ -6,9 +6,10 @@ screened by a universal function of the distance,
     E(r) = e^2/(4 pi eps_0) Z_i Z_j / r  phi(r / a),     a = 0.8854 a_0 / (Z_i^0.23 + Z_j^0.23),
     phi(x) = 0.18175 exp(-3.1998 x) + 0.50986 exp(-0.94229 x) + 0.28022 exp(-0.4029 x) + 0.02817 exp(-0.20162 x).
 
-Here it is multiplied by the envelope of :mod:`escn_calc.nn.envelope` that ends at the sum of the two covalent radii
-(Cordero et al. 2008, doi 10.1039/b801115j), or at the cutoff if that is shorter, so that it vanishes, with two
-derivatives, for single bonds and longer distances. Shorter bonds feel some of it: a network is trained on what is left.
+Here it is multiplied by the envelope of :mod:`escn_calc.nn.envelope` that ends at 0.7 times the sum of the two covalent
+radii (Cordero et al. 2008, doi 10.1039/b801115j), or at the cutoff if that is shorter. It vanishes there with two
+derivatives. Triple bonds, the shortest ones, are 0.77 to 0.8 times that sum long, so that no bond feels the repulsion:
+ending at the full sum it would push C and O in CO apart with 28 eV/Å, which the network would have to undo.
 """
 
 import torch
@@ -26,6 +27,8 @@ SCREENING_POWER = 0.23
 AMPLITUDES = (0.18175, 0.50986, 0.28022, 0.02817)
 DECAYS = (3.1998, 0.94229, 0.4029, 0.20162)
 ENVELOPE_EXPONENT = 6
+RANGE = 0.7
+"""Where the repulsion ends, as a multiple of the sum of the covalent radii."""
 
 # fmt: off
 COVALENT_RADII = (
@@ -60,9 +63,9 @@ def zbl_energy(numbers: Tensor, source: Tensor, target: Tensor, distances: Tenso
     """
     z = numbers.to(distances)
     radii = torch.tensor(COVALENT_RADII, dtype=distances.dtype, device=distances.device)[numbers]
-    charges, bond = z[source] * z[target], (radii[source] + radii[target]).clamp(max=cutoff)
+    charges, end = z[source] * z[target], (RANGE * (radii[source] + radii[target])).clamp(max=cutoff)
     screened = COULOMB * charges / distances * _screening(z[source], z[target], distances)
-    pairs = screened * envelope(distances, bond, ENVELOPE_EXPONENT)
+    pairs = screened * envelope(distances, end, ENVELOPE_EXPONENT)
     return Incidence(target, len(numbers)).sum(pairs / 2)
 
 

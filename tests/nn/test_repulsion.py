@@ -6,6 +6,7 @@ import ase.data
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule
 from ase.units import Bohr, Hartree
 
 from escn_calc.errors import CheckpointError
@@ -27,7 +28,7 @@ def independent_energy(z_i, z_j, r):
     x = r / Bohr * (z_i**0.23 + z_j**0.23) / 0.8854
     screening = 0.18175 * np.exp(-3.1998 * x) + 0.50986 * np.exp(-0.94229 * x)
     screening += 0.28022 * np.exp(-0.4029 * x) + 0.02817 * np.exp(-0.20162 * x)
-    t = r / (ase.data.covalent_radii[z_i] + ase.data.covalent_radii[z_j])
+    t = r / (0.7 * (ase.data.covalent_radii[z_i] + ase.data.covalent_radii[z_j]))
     fade = np.where(t < 1, 1 - 28 * t**6 + 48 * t**7 - 21 * t**8, 0.0)
     return z_i * z_j / (r / Bohr) * Hartree * screening * fade
 
@@ -39,8 +40,8 @@ def test_radii_are_those_of_ase():
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_independent_formula(first, second):
-    bond = COVALENT_RADII[first] + COVALENT_RADII[second]
-    for distance in bond * np.array([0.01, 0.1, 0.3, 0.5, 0.8, 0.95]):
+    end = 0.7 * (COVALENT_RADII[first] + COVALENT_RADII[second])
+    for distance in end * np.array([0.01, 0.1, 0.3, 0.5, 0.8, 0.95]):
         energies = pair_energy(first, second, distance)
         expected = independent_energy(first, second, distance)
         assert energies.sum().item() == pytest.approx(expected, rel=1e-7)
@@ -61,10 +62,9 @@ def test_unscreened_coulomb_energy_at_contact():
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_bonded_atoms_feel_nothing(first, second):
-    """Value, slope and curvature vanish at the sum of the radii, and stay zero beyond."""
-    bond = COVALENT_RADII[first] + COVALENT_RADII[second]
-    for distance, limits in ((bond, (0, 0, 0)), (1.5 * bond, (0, 0, 0)), (bond * (1 - 1e-5), (1e-11, 1e-6, 0.1))):
+def test_value_slope_and_curvature_end_together(first, second):
+    end = 0.7 * (COVALENT_RADII[first] + COVALENT_RADII[second])
+    for distance, limits in ((end, (0, 0, 0)), (1.5 * end, (0, 0, 0)), (end * (1 - 1e-5), (1e-11, 1e-6, 0.2))):
         d = torch.tensor(distance, dtype=torch.float64, requires_grad=True)
         energy = pair_energy(first, second, d).sum()
         (slope,) = torch.autograd.grad(energy, d, create_graph=True)
@@ -73,8 +73,21 @@ def test_bonded_atoms_feel_nothing(first, second):
             assert abs(value.item()) <= limit * first * second
 
 
+@pytest.mark.parametrize("name", ["H2", "N2", "CO", "HCN", "C2H2", "O2", "NO", "CO2", "CH4", "H2O", "P2", "CS"])
+def test_bonds_feel_nothing(name):
+    """Triple bonds, the shortest in units of the radii, among them."""
+    atoms = molecule(name)
+    distances = atoms.get_all_distances()
+    source, target = np.nonzero(distances)
+    ends = torch.from_numpy(source), torch.from_numpy(target)
+    energies = zbl_energy(
+        torch.from_numpy(atoms.numbers), *ends, torch.from_numpy(0.95 * distances[source, target]), CUTOFF
+    )
+    assert torch.equal(energies, torch.zeros_like(energies))
+
+
 def test_falls_with_the_distance_everywhere():
-    distances = torch.linspace(0.05, 2.64, 500, dtype=torch.float64)
+    distances = torch.linspace(0.05, 1.84, 500, dtype=torch.float64)
     energies = torch.stack([pair_energy(29, 29, d).sum() for d in distances])
     assert (energies.diff() < 0).all()
 
@@ -92,15 +105,15 @@ def test_heaviest_elements_as_close_as_the_graph_allows(dtype):
 
 
 def test_repulsion_ends_at_a_shorter_cutoff():
-    d = torch.tensor(4.599, dtype=torch.float64, requires_grad=True)
+    d = torch.tensor(2.999, dtype=torch.float64, requires_grad=True)
     caesium = pair_energy(55, 55, d).sum()
     assert caesium > 1e-4
-    energy = pair_energy(55, 55, d, cutoff=4.6).sum()
+    energy = pair_energy(55, 55, d, cutoff=3.0).sum()
     (slope,) = torch.autograd.grad(energy, d, create_graph=True)
     (curvature,) = torch.autograd.grad(slope, d)
     assert 0 < energy < 1e-8 and -1e-5 < slope < 0 and 0 < curvature < 1e-2
-    assert pair_energy(55, 55, 4.6, cutoff=4.6).sum() == 0
-    assert torch.equal(pair_energy(8, 29, 1.2, cutoff=4.6), pair_energy(8, 29, 1.2))
+    assert pair_energy(55, 55, 3.0, cutoff=3.0).sum() == 0
+    assert torch.equal(pair_energy(8, 29, 1.2, cutoff=3.0), pair_energy(8, 29, 1.2))
 
 
 def test_first_and_second_derivatives_agree_with_finite_differences():

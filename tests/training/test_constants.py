@@ -26,7 +26,7 @@ def pair_repulsion(symbols: str, distance: float) -> float:
 
 @pytest.mark.parametrize("symbols", ["HH", "CuO"])
 def test_repulsion_is_taken_from_energies_and_forces(symbols):
-    distance = 0.7 * covalent_radii[Atoms(symbols).numbers].sum()
+    distance = 0.5 * covalent_radii[Atoms(symbols).numbers].sum()
     push = (pair_repulsion(symbols, distance - STEP) - pair_repulsion(symbols, distance + STEP)) / (2 * STEP)
     assert push > 1
     forces = np.array([[-push, 0, 0], [push, 0, 0]])
