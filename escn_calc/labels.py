@@ -166,6 +166,8 @@ def _all_atoms(path: Path) -> Iterator[Atoms]:
         raise
     except (UnknownFileTypeError, sqlite3.Error, *PARSE_ERRORS) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        if isinstance(error, UnknownFileTypeError):
+            reason = ["it knows no such file format"]
         raise InputError(
             f"{path}: ASE cannot read frame {done} ({reason[0].rstrip('.')}): check the file, or convert it to extxyz"
         ) from error

@@ -183,6 +183,8 @@ def test_unusable_files_are_refused(tmp_path):
         (tmp_path / name).write_text("not a structure\n" * 20)
         with pytest.raises(InputError, match=f"{name}: ASE cannot read frame 0"):
             read(tmp_path / name)
+    with pytest.raises(InputError, match=r"text\.unknown: ASE cannot read frame 0 \(it knows no such file format\)"):
+        read(tmp_path / "text.unknown")
     path = write_slabs(tmp_path / "data.extxyz", SIDS)
     with pytest.raises(InputError, match=r"data.extxyz has no frames \(index '7'\)"):
         read(path, index="7")

@@ -46,7 +46,7 @@ class World:
         if self.size == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(module, device_ids=devices)
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of ``values`` over the ranks."""

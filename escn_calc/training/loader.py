@@ -8,6 +8,9 @@ filler structures.
 from __future__ import annotations
 
 import math
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -167,8 +170,27 @@ def make_loader(
         collate_fn=Collate(dataset.cutoff, padded),
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals_to_the_training,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def _leave_signals_to_the_training(worker: int) -> None:
+    """Let a worker go on when a terminal or a batch system signals all processes: training ends first, workers then.
+
+    Only the process that trains ends its workers with SIGTERM. (Systems without ``sigwaitinfo`` do not tell who sent
+    it; there SIGTERM ends a worker in any case.)
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told_by(process: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(0)
 
 
 @dataclass(frozen=True)

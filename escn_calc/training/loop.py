@@ -215,14 +215,11 @@ class _Run:
             )
         improved = self.progress.best is None or found["loss"] < self.progress.best
         trained = figures(self.sums, self.plain.weights)
-        row = {f"train_{name}": value for name, value in trained.items()} | found
-        row |= {"step": self.progress.step, "epoch": self.progress.epoch}
         self.sums = torch.zeros(len(SUMS), dtype=torch.float64)
         self._advance(
             validated=self.progress.epoch,
             best=found["loss"] if improved else self.progress.best,
             sums=tuple(self.sums.tolist()),
-            history=(*self.progress.history, row),
         )
         self._report_validation(trained, found, improved, weights)
 

@@ -115,7 +115,7 @@ class Objective(nn.Module):
     weights : of the terms.
     forces : "direct" from the force head, "gradient" as -dE/dx.
     precision : of the network; "bfloat16" keeps float32 weights, edges and sums, and computes the layers under
-        ``torch.autocast``.
+        ``torch.autocast`` in training; in evaluation mode nothing is reduced, as in a calculator.
 
     Raises
     ------
@@ -231,7 +231,8 @@ class Objective(nn.Module):
     def _outputs(self, inputs: StepInputs, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
         """Energies of the structures (B,) and direct forces (N, 3)."""
         edges = (inputs.numbers, inputs.source, inputs.target, vectors)
-        with torch.autocast(vectors.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        reduced = self.training and self.precision == "bfloat16"
+        with torch.autocast(vectors.device.type, torch.bfloat16, enabled=reduced):
             output = self.network(*edges)
         with torch.autocast(vectors.device.type, enabled=False):
             energies = self._units.energies(output, *edges, inputs.natoms[inputs.structure_of_atom])

@@ -44,7 +44,6 @@ class Progress:
     best : lowest validation loss; None before the first validation.
     seconds : spent training.
     sums : of the batches since the last validation, see :data:`escn_calc.training.figures.SUMS`.
-    history : the figures of every validation.
     """
 
     step: int = 0
@@ -54,7 +53,6 @@ class Progress:
     best: float | None = None
     seconds: float = 0.0
     sums: tuple[float, ...] = (0.0,) * len(SUMS)
-    history: tuple[dict[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _progress(values: dict[str, Any]) -> Progress:
-    return Progress(**{**values, "sums": tuple(values["sums"]), "history": tuple(values["history"])})
+    return Progress(**{**values, "sums": tuple(values["sums"])})
 
 
 def _check_tensors(file: Path, tensors: dict[str, Tensor], optimisation: Optimisation) -> None:

@@ -1,5 +1,7 @@
 """Batches by edges: nothing lost, nothing twice, the same order again, one size where wanted."""
 
+import signal
+import subprocess
 from collections import Counter
 from dataclasses import replace
 
@@ -78,6 +80,19 @@ def test_a_resumed_loader_goes_on_with_the_same_batches(dataset, workers):
     assert resumed.batch_sampler.batches_in(4) == len(wanted)
     assert [batch.frame.tolist() for batch in resumed] == wanted[2:]
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_survive_signals_meant_for_the_training(dataset, number):
+    batches = iter(make_loader(dataset, MAX_EDGES, seed=3, shuffle=True, workers=1))
+    next(batches)
+    (worker,) = batches._workers
+    subprocess.run(["kill", f"-{int(number)}", str(worker.pid)], check=True)
+    assert len(list(batches)) > 1
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(timeout=10)
+    assert worker.exitcode == 0
 
 
 def test_batches_join_graphs(dataset):

@@ -193,6 +193,15 @@ def test_bfloat16_keeps_edges_and_sums_exact(batch):
     assert (wigner[0] @ wigner[0].transpose(1, 2) - eye).abs().max() < 1e-5
 
 
+def test_validation_is_that_of_the_calculator_also_for_bfloat16(batch):
+    exact, reduced = (
+        Objective(network(dtype=torch.float32), NORMALIZERS, REFERENCES, WEIGHTS, "gradient", precision).eval()
+        for precision in ("float32", "bfloat16")
+    )
+    with torch.no_grad():
+        assert torch.equal(exact(batch).sums, reduced(batch).sums)
+
+
 def test_validation_without_gradients_gives_the_same_sums(batch):
     made = objective()
     trained = made(batch)

@@ -112,8 +112,8 @@ def test_growth_that_the_repulsion_cannot_follow(shipped):
     checkpoint = replace(
         start.checkpoint, card=start.checkpoint.card.model_copy(update={"name": "mine", "elements": ("Cu",)})
     )
-    with pytest.raises(InputError, match=r"model\.add_elements: the network cannot be extended: .*twice the largest"):
-        with_elements(checkpoint, {"Fr": None})
+    with pytest.raises(InputError, match=r"model\.add_elements: the network cannot be extended: .*covalent radii"):
+        with_elements(checkpoint, {"Lr": None})
 
 
 def test_model_that_does_not_list_its_elements():

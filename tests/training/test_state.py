@@ -13,7 +13,7 @@ from escn_calc.training.state import Progress, StateFolder
 from tests.training.objectives import network
 
 IDENTITY = {"settings": {"seed": 0, "groups": [1e-3]}, "data": {"train.extxyz": "a" * 64}}
-PROGRESS = Progress(step=2, epoch=1, batch=1, validated=1, best=0.1 + 0.2, seconds=3.5, history=({"loss": 1 / 3},))
+PROGRESS = Progress(step=2, epoch=1, batch=1, validated=1, best=0.1 + 0.2, seconds=3.5)
 
 
 def trained(steps=2, seed=0):
@@ -50,7 +50,7 @@ def test_new_state_replaces_the_old_one(tmp_path):
     assert same(later, loaded)
 
 
-@pytest.mark.parametrize("broken", ["file_sha256", "_replace", "_write_tensors"])
+@pytest.mark.parametrize("broken", ["file_sha256", "write_json", "_write_tensors"])
 def test_kill_while_saving_leaves_the_old_state(tmp_path, monkeypatch, broken):
     folder, old, loaded = StateFolder(tmp_path, IDENTITY), trained(1), trained(0)
     folder.save(PROGRESS, old)
