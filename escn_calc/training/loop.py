@@ -136,6 +136,8 @@ class _Run:
             callback.on_start(self.progress, self._batches())
         while True:
             if self._validation_is_due():
+                if self.progress.validated == 0:
+                    self._save()
                 self._validate()
                 self._save()
             if self.progress.epoch >= self.settings.epochs:

@@ -185,6 +185,26 @@ def test_kill_goes_back_to_the_last_save(tmp_path):
     assert_same(whole.tensors(), resumed.tensors())
 
 
+class DiesInValidation(Callback):
+    """Ends the run when the models of the first validation would be written."""
+
+    def on_validation(self, report):
+        raise KeyboardInterrupt
+
+
+def test_models_are_never_without_a_state(tmp_path):
+    undisturbed = Training()
+    undisturbed.run()
+    state = StateFolder(tmp_path / "state", {"settings": {}})
+    with pytest.raises(KeyboardInterrupt):
+        Training().run(state, callbacks=[DiesInValidation()])
+    assert state.exists()
+    resumed = Training()
+    resumed.run(state)
+    assert [report.epoch for report in resumed.record.validations] == [1, 2, 3]
+    assert_same(resumed.tensors(), undisturbed.tensors())
+
+
 def test_second_signal_has_its_usual_effect():
     training = Training()
 
