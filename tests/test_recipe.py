@@ -264,6 +264,17 @@ def test_labels_become_files_for_training(tmp_path):
     assert output.splitlines()[-1].split() == ["all", "7", "1", "1", "3"]
 
 
+def test_frames_with_extreme_forces_stay_behind(tmp_path):
+    write_labels(tmp_path)
+    (chunk,) = tmp_path.glob("chunk-*.npz")
+    with np.load(chunk) as stored:
+        arrays = dict(stored)
+    arrays["forces"][-1] = [30.0, 30.0, 0.0]
+    np.savez(chunk, **arrays)
+    output = run_recipe("labels_to_extxyz.py", tmp_path, "--out", tmp_path / "data")
+    assert output.splitlines()[-1].split() == ["all", "7", "1", "1", "2"]
+
+
 def test_folder_without_labels_is_named(tmp_path):
     done = subprocess.run(
         [sys.executable, str(RECIPE / "labels_to_extxyz.py"), str(tmp_path), "--out", str(tmp_path / "data")],

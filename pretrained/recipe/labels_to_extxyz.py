@@ -3,7 +3,9 @@
 Run ``python labels_to_extxyz.py labels more-labels --out data``. It writes ``train.extxyz``, ``train-gas.extxyz``
 (atoms and molecules without a surface, small and few, which a training shows more often), ``valid.extxyz`` and
 ``test.extxyz``.
-Every frame carries its energy (eV) and forces (eV/Å), and ``group``, ``kind`` and ``chain`` in ``atoms.info``.
+Every frame carries its energy (eV) and forces (eV/Å), and ``group``, ``kind`` and ``chain`` in ``atoms.info``. Frames with
+a force beyond 40 eV/Å, all of them pairs of atoms squeezed far into each other, stay behind: they made training unstable,
+and the repulsion built into the network takes over there.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+LARGEST_FORCE = 40.0
 FILES = ("train", "train-gas", "valid", "test")
 
 
@@ -51,6 +54,8 @@ def read_labels(folders: list[Path]) -> dict[str, list[Atoms]]:
             raise SystemExit(f"{folder} has no chunk-*.npz: give folders that label.py has written to.")
         for chunk in chunks:
             for split, atoms in read_chunk(chunk):
+                if np.linalg.norm(atoms.get_forces(), axis=1).max() > LARGEST_FORCE:
+                    continue
                 without_surface = split == "train" and atoms.info["group"].startswith("gas|")
                 frames["train-gas" if without_surface else split].append(atoms)
     return frames
