@@ -121,7 +121,7 @@ def make_trainer(model: Model, setting: dict[str, Any]) -> OCPTrainer:
     trainer.config = {
         "optim": {
             "optimizer": "AdamW",
-            "optimizer_params": {"weight_decay": setting["weight_decay"]},
+            "optimizer_params": {"weight_decay": setting["weight_decay"], "amsgrad": True},
             "lr_initial": setting["learning_rate"],
             "clip_grad_norm": setting["clip"],
             "ema_decay": setting["ema"],

@@ -136,8 +136,6 @@ class _Run:
             callback.on_start(self.progress, self._batches())
         while True:
             if self._validation_is_due():
-                if self.progress.validated == 0:
-                    self._save()
                 self._validate()
                 self._save()
             if self.progress.epoch >= self.settings.epochs:
@@ -215,6 +213,8 @@ class _Run:
                 f"validation after {self.progress.epoch} epochs gave numbers that are not finite ({found}): lower the "
                 "learning rate and start again, or look for extreme validation structures"
             )
+        if self.progress.validated == 0:
+            self._save()  # models are never without a state to go on from
         improved = self.progress.best is None or found["loss"] < self.progress.best
         trained = figures(self.sums, self.plain.weights)
         self.sums = torch.zeros(len(SUMS), dtype=torch.float64)

@@ -1,5 +1,8 @@
 """AdamW with groups of weights, the learning rate as a function of progress, clipping, and averaged weights.
 
+The published models were trained with AdamW's variant AMSGrad (Reddi, Kale & Kumar 2018, arXiv 1904.09237): steps are
+scaled by the largest gradients so far, not by recent ones. Gradient forces need it: plain AdamW was seen to diverge.
+
 Decay acts on the matrices of linear maps only. Biases are left out as usual (fairchem does so for its networks that
 list them). Embeddings are left out because decay would act on the rows of elements that the data lack as well: what a
 checkpoint knows about them would fade without any data saying so.
@@ -138,7 +141,7 @@ class Optimisation:
         self._undecayed = undecayed_names(network)
         groups = self._groups()
         self._peaks = [group["lr"] for group in groups]
-        self._adam = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        self._adam = torch.optim.AdamW(groups, lr=settings.learning_rate, amsgrad=True)
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._averaged_steps = 0
         self._skipped_in_a_row = 0
@@ -244,7 +247,7 @@ class Optimisation:
         KeyError
             Something is missing.
         """
-        entries = ("step", "exp_avg", "exp_avg_sq")
+        entries = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
         with torch.no_grad():
             for name, tensor in self.network.state_dict().items():
                 tensor.copy_(tensors[f"network.{name}"])

@@ -45,6 +45,19 @@ def test_first_step_is_that_of_adam_with_the_rate_of_its_group():
     assert (1.0 - module[1].weight)[0, 0].item() == pytest.approx(1e-4)
 
 
+def test_large_gradients_are_remembered():
+    """AMSGrad: 3000 steps after a gradient of 100, one of 1 still moves the weights by 0.1 / sqrt(0.001 100^2) rates."""
+    module = small()
+    optimisation = Optimisation(module, OptimiserSettings(1e-2, weight_decay=0.0, clip=None, ema=None), CONSTANT)
+    for step in range(3001):
+        give_gradient(module, 100.0 if step == 0 else 0.0)
+        optimisation.step(step, 0.0)
+    before = module[0].bias[0].item()
+    give_gradient(module, 1.0)
+    optimisation.step(3001, 0.0)
+    assert before - module[0].bias[0].item() == pytest.approx(1e-2 * 0.1 / math.sqrt(10), rel=0.05)
+
+
 def test_decay_acts_on_the_matrices_of_linear_maps_only():
     module = small()
     optimisation = Optimisation(module, OptimiserSettings(1e-2, weight_decay=0.5), CONSTANT)
