@@ -8,9 +8,7 @@ filler structures.
 from __future__ import annotations
 
 import math
-import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +27,8 @@ WITHIN_LIMITS = 0.9
 FILLER_LENGTH = 0.9
 #: Filler atoms have at most this many times the mean number of neighbours of real ones.
 FILLER_CROWDING = 8
+#: Time for which a worker outlives SIGTERM: that which batch systems leave a job before they kill it.
+GRACE_SECONDS = 30
 #: Atomic number of filler atoms.
 FILLER_NUMBER = 1
 
@@ -170,27 +170,16 @@ def make_loader(
         collate_fn=Collate(dataset.cutoff, padded),
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_signals_to_the_training,
+        worker_init_fn=_outlive_signals,
         generator=torch.Generator().manual_seed(seed),
     )
 
 
-def _leave_signals_to_the_training(worker: int) -> None:
-    """Let a worker go on when a terminal or a batch system signals all processes: training ends first, workers then.
-
-    Only the process that trains ends its workers with SIGTERM. (Systems without ``sigwaitinfo`` do not tell who sent
-    it; there SIGTERM ends a worker in any case.)
-    """
+def _outlive_signals(worker: int) -> None:
+    """Let a worker go on for a while when a terminal or a batch system signals all processes: training ends first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_when_told_by(process: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
-        pass
-    os._exit(0)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE_SECONDS))
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,6 @@ def test_workers_survive_signals_meant_for_the_training(dataset, number):
     subprocess.run(["kill", f"-{int(number)}", str(worker.pid)], check=True)
     assert len(list(batches)) > 1
     assert worker.is_alive()
-    worker.terminate()
-    worker.join(timeout=10)
-    assert worker.exitcode == 0
 
 
 def test_batches_join_graphs(dataset):
