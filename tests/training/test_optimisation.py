@@ -46,7 +46,7 @@ def test_first_step_is_that_of_adam_with_the_rate_of_its_group():
 
 
 def test_large_gradients_are_remembered():
-    """AMSGrad: 3000 steps after a gradient of 100, one of 1 still moves the weights by 0.1 / sqrt(0.001 100^2) rates."""
+    """AMSGrad: 3000 steps after a gradient of 100, one of 1 still moves weights by 0.1 / sqrt(0.001 100^2) rates."""
     module = small()
     optimisation = Optimisation(module, OptimiserSettings(1e-2, weight_decay=0.0, clip=None, ema=None), CONSTANT)
     for step in range(3001):
