@@ -4,8 +4,8 @@ Run ``python labels_to_extxyz.py labels more-labels --out data``. It writes ``tr
 (atoms and molecules without a surface, small and few, which a training shows more often), ``valid.extxyz`` and
 ``test.extxyz``.
 Every frame carries its energy (eV) and forces (eV/Å), and ``group``, ``kind`` and ``chain`` in ``atoms.info``. Frames
-with a force beyond 40 eV/Å, all of them pairs of atoms squeezed far into each other, stay behind: the repulsion built into
-the network takes over there.
+with a force beyond 40 eV/Å, all of them pairs of atoms squeezed far into each other, stay behind: the repulsion built
+into the network takes over there.
 """
 
 from __future__ import annotations
