@@ -210,8 +210,8 @@ def test_second_signal_has_its_usual_effect():
 
     class Twice(Callback):
         def on_step(self, report):
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         training.run(callbacks=[Twice()])

@@ -37,7 +37,7 @@ NETWORK = {
     "grids": "resolved",
     "num_sphere_samples": 32,
     "resolution": 4,
-    "edge_longitudes": 7,
+    "edge_longitudes": 17,
     "cutoff_envelope": 5,
 }
 
