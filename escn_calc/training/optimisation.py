@@ -1,7 +1,7 @@
 """AdamW with groups of weights, the learning rate as a function of progress, clipping, and averaged weights.
 
 The published models were trained with AdamW's variant AMSGrad (Reddi, Kale & Kumar 2018, arXiv 1904.09237): steps are
-scaled by the largest gradients so far, not by recent ones. Gradient forces need it: plain AdamW was seen to diverge.
+scaled by the largest gradients so far, not by recent ones.
 
 Decay acts on the matrices of linear maps only. Biases are left out as usual (fairchem does so for its networks that
 list them). Embeddings are left out because decay would act on the rows of elements that the data lack as well: what a
