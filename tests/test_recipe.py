@@ -1,8 +1,10 @@
 """The recipe of the shipped model: structures by number, a split that never moves, labels in, a model folder out."""
 
 import importlib
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +13,13 @@ import pytest
 from ase import Atoms
 from ase.build import fcc111
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
+from escn_calc.convergence import RESIDUAL_METRIC
 from escn_calc.potential import load_potential
+from escn_calc.training import load_config, train
+from tests.training.tiny import write_config
 
 RECIPE = Path(__file__).parents[1] / "pretrained" / "recipe"
 
@@ -38,7 +44,7 @@ def write_labels(folder):
         pbc=np.stack([slab.pbc for slab in slabs]),
         energy=np.array([slab.get_potential_energy() for slab in slabs]),
         forces=np.concatenate([slab.get_forces() for slab in slabs]),
-        group=np.array(["gas|CO"] + ["Cu111"] * 8 + ["Cu111|O"] * 3),
+        group=np.array(["gas|CO"] + ["Cu111"] * 7 + ["Cu100"] + ["Cu111|O"] * 3),
         split=np.array(splits),
         kind=np.array(["gas"] + ["surface"] * 11),
         start=np.arange(12),
@@ -56,33 +62,56 @@ def run_recipe(script, *arguments):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def shipped(tmp_path_factory):
+    """A tiny network, trained on labels by the commands of the recipe and made into a model folder to ship."""
     folder = tmp_path_factory.mktemp("recipe")
     slabs = write_labels(folder)
-    for minutes in (0.05, 0.15):
-        run_recipe("train.py", "--labels", folder, "--out", folder / "run", "--minutes", minutes)
-    output = run_recipe("export.py", "--run", folder / "run" / "run.pt", "--labels", folder, "--out", folder / "model")
-    return folder / "model", output, slabs
+    run_recipe("labels_to_extxyz.py", folder, "--out", folder / "data")
+    data = {
+        "train": "data/train.extxyz",
+        "validation": "data/valid.extxyz",
+        "validation_fraction": None,
+        "group_by": "group",
+    }
+    config = write_config(folder, data=data, schedule={"epochs": 60}, card={"licence": "MIT", "energy_kind": "total"})
+    train(load_config(config))
+    checked = folder / "checks" / "bulk"
+    checked.mkdir(parents=True)
+    (checked / "bulk.json").write_text(json.dumps({"largest_error_percent": 0.7}))
+    options = ("--test", folder / "data" / "test.extxyz", "--checks", folder / "checks", "--out", folder / "model")
+    return folder / "model", run_recipe("ship.py", "--model", folder / "run" / "best", *options), slabs
 
 
-def test_exported_model_learned_something(trained):
-    model, _, slabs = trained
-    predictions = load_potential(model, device="cpu").evaluate(slabs)
-    energies = np.array([prediction.energy for prediction in predictions])
-    labels = np.array([slab.get_potential_energy() for slab in slabs])
-    assert np.abs(energies - labels).max() / len(slabs[0]) < 0.2
+def test_shipped_model_has_finer_grids_and_the_trained_weights(shipped):
+    model, _, slabs = shipped
+    finer, trained = load_potential(model, dtype="float64"), load_potential(model.parent / "run/best", dtype="float64")
+    assert finer.config == replace(trained.config, resolution=18, edge_longitudes=17, num_sphere_samples=648)
+    assert finer.card.metrics[RESIDUAL_METRIC] != trained.card.metrics[RESIDUAL_METRIC]
+    (one,), (other,) = finer.evaluate(slabs[:1]), trained.evaluate(slabs[:1])
+    assert one.energy == pytest.approx(other.energy, abs=1e-3)
+    assert one.energy != other.energy
 
 
-def test_card_carries_the_measured_errors(trained):
-    model, output, _ = trained
-    card = load_potential(model, device="cpu").card
-    assert card.metrics["test structures"] == 3
-    assert f"force MAE, eV/Å: {card.metrics['force MAE, eV/Å']}" in output
-    assert card.training_data.startswith("8 structures")
-    assert card.refuse_unseen_elements
+def test_card_carries_the_measured_errors_and_checks(shipped):
+    model, output, slabs = shipped
+    potential = load_potential(model)
+    metrics = potential.card.metrics
+    errors = [
+        np.abs(prediction.forces - slab.get_forces()).mean()
+        for prediction, slab in zip(potential.evaluate(slabs[-3:]), slabs[-3:], strict=True)
+    ]
+    assert metrics["test split, structures"] == 3
+    assert metrics["test split, force MAE, eV/Å"] == pytest.approx(np.mean(errors), abs=1e-4)
+    assert metrics["check_bulk.py, largest error of a lattice constant, %"] == 0.7
+    assert metrics["validation force MAE, eV/Å"] > 0
+    assert f"test split, force MAE, eV/Å: {metrics['test split, force MAE, eV/Å']}" in output
+    assert potential.card.name == "model"
 
 
-MODULES = ("building", "starts", "near", "wide", "structures", "label", "checks", "adsorption_pairs")
+MODULES = (
+    *("building", "starts", "near", "wide", "structures", "label", "labels_to_extxyz", "checks"),
+    "adsorption_pairs",
+)
 SCRIPTS = ("check_dissociation", "check_adsorption")
 LATTICE = {"Cu": 3.63, "Ag": 4.15, "Au": 4.15, "Pd": 3.94, "Pt": 3.97, "Rh": 3.83, "Ir": 3.87}
 WITH_NICKEL = {"Ni": 3.52, "Cu": 3.63}
@@ -273,6 +302,24 @@ def test_frames_with_extreme_forces_stay_behind(tmp_path):
     np.savez(chunk, **arrays)
     output = run_recipe("labels_to_extxyz.py", tmp_path, "--out", tmp_path / "data")
     assert output.splitlines()[-1].split() == ["all", "7", "1", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("group", "atoms", "stays"),
+    [
+        ("gas|Pt", Atoms("Pt"), True),
+        ("gas|PdPt", Atoms("PdPt", positions=[[0, 0, 0], [0, 0, 2.5]]), True),
+        ("gas|CuH", Atoms("CuH", positions=[[0, 0, 0], [0, 0, 1.5]]), True),
+        ("gas|CO", Atoms("CO", positions=[[0, 0, 0], [0, 0, 1.1]]), False),
+        ("gas|H2O", Atoms("OH2", positions=[[0, 0, 0], [0, 0, 1], [0, 1, 0]]), False),
+        ("Pt-bulk", Atoms("Pt"), False),
+        ("Pd-Pt-bulk", Atoms("PdPt", positions=[[0, 0, 0], [0, 0, 2.5]]), False),
+    ],
+)
+def test_atoms_and_metal_pairs_in_vacuum_stay_behind(recipe, group, atoms, stays):
+    atoms.info["group"] = group
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((len(atoms), 3)))
+    assert recipe.labels_to_extxyz.stays_behind(atoms) is stays
 
 
 def test_folder_without_labels_is_named(tmp_path):

@@ -3,9 +3,11 @@
 Run ``python labels_to_extxyz.py labels more-labels --out data``. It writes ``train.extxyz``, ``train-gas.extxyz``
 (atoms and molecules without a surface, small and few, which a training shows more often), ``valid.extxyz`` and
 ``test.extxyz``.
-Every frame carries its energy (eV) and forces (eV/Å), and ``group``, ``kind`` and ``chain`` in ``atoms.info``. Frames
-with a force beyond 40 eV/Å, all of them pairs of atoms squeezed far into each other, stay behind: the repulsion built
-into the network takes over there.
+Every frame carries its energy (eV) and forces (eV/Å), and ``group``, ``kind`` and ``chain`` in ``atoms.info``.
+
+Two sorts of frames stay behind. Frames with a force beyond 40 eV/Å are pairs of atoms squeezed far into each other,
+where the repulsion built into the network takes over. Single atoms, and pairs with a metal in vacuum, are where the
+teacher itself is not to be trusted, and lie up to 8 eV per atom from everything else.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 LARGEST_FORCE = 40.0
+HEAVIEST_ADSORBATE = 8
 FILES = ("train", "train-gas", "valid", "test")
 
 
@@ -45,6 +48,19 @@ def read_chunk(path: Path) -> Iterator[tuple[str, Atoms]]:
         yield str(chunk["split"][index]), atoms
 
 
+def stays_behind(atoms: Atoms) -> bool:
+    """Whether a frame is not to be trained on or tested with."""
+    squeezed = np.linalg.norm(atoms.get_forces(), axis=1).max() > LARGEST_FORCE
+    untrusted = len(atoms) == 1 or (len(atoms) == 2 and max(atoms.numbers) > HEAVIEST_ADSORBATE)
+    return bool(squeezed or (untrusted and without_surface(atoms)))
+
+
+def without_surface(atoms: Atoms) -> bool:
+    """Whether a frame is a molecule or a pair of atoms alone."""
+    group: str = atoms.info["group"]
+    return group.startswith("gas|")
+
+
 def read_labels(folders: list[Path]) -> dict[str, list[Atoms]]:
     """Frames of all chunks in these folders, by the name of the file they belong in."""
     frames: dict[str, list[Atoms]] = {name: [] for name in FILES}
@@ -54,10 +70,9 @@ def read_labels(folders: list[Path]) -> dict[str, list[Atoms]]:
             raise SystemExit(f"{folder} has no chunk-*.npz: give folders that label.py has written to.")
         for chunk in chunks:
             for split, atoms in read_chunk(chunk):
-                if np.linalg.norm(atoms.get_forces(), axis=1).max() > LARGEST_FORCE:
+                if stays_behind(atoms):
                     continue
-                without_surface = split == "train" and atoms.info["group"].startswith("gas|")
-                frames["train-gas" if without_surface else split].append(atoms)
+                frames["train-gas" if split == "train" and without_surface(atoms) else split].append(atoms)
     return frames
 
 

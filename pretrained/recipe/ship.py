@@ -1,0 +1,120 @@
+"""Make the model folder that ships of a finished training: on finer sphere grids, with its errors in the card.
+
+Run ``python ship.py --model runs/finish/best --test data/test.extxyz --checks checks --out ../escn-small-fcc``.
+
+Training takes coarse grids for speed; their error averages out over the structures. On the finer ones of ``GRIDS`` the
+same weights give energies that keep their value when a structure turns. The card gets the errors on the test split and
+what is found in the folder of the checks; each entry says which command prints it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from escn_calc import load_potential
+from escn_calc.checkpoints import Checkpoint, read_native, write_native
+from escn_calc.convergence import RESIDUAL_METRIC, with_converged_longitudes
+from escn_calc.evaluation.evaluate import evaluate_model
+from escn_calc.evaluation.metrics import Comparison, compute_metrics
+from escn_calc.labels import DataSource, LabelKeys, read_frames
+
+GRIDS = {"resolution": 18, "edge_longitudes": 17, "num_sphere_samples": 648}
+NEAR_EQUILIBRIUM = 1.0
+Figures = dict[str, int | float | str]
+
+
+def on_finer_grids(checkpoint: Checkpoint) -> Checkpoint:
+    """The same weights on the grids of ``GRIDS``, with what rolls of the edge frames do measured anew."""
+    config = replace(checkpoint.config, **GRIDS)
+    metrics = {name: value for name, value in checkpoint.card.metrics.items() if name != RESIDUAL_METRIC}
+    card = checkpoint.card.model_copy(update={"config": checkpoint.card.config | GRIDS, "metrics": metrics})
+    return with_converged_longitudes(replace(checkpoint, config=config, card=card))
+
+
+def errors(comparisons: Sequence[Comparison], what: str) -> Figures:
+    """Errors of some structures, each entry named after them."""
+    metrics = compute_metrics(comparisons)
+    return {
+        f"{what}, structures": len(comparisons),
+        f"{what}, energy MAE, eV/atom": round(metrics.energy_mae_per_atom, 4),
+        f"{what}, force MAE, eV/Å": round(metrics.forces_mae, 4),
+        f"{what}, force cosine": round(metrics.forces_cosine_similarity, 4),
+    }
+
+
+def test_errors(model: Path, test: Path) -> Figures:
+    """Errors on the test split, and on its structures near equilibrium."""
+    frames = read_frames([DataSource(test)], LabelKeys(), "group")
+    report = evaluate_model(load_potential(model), frames)
+    calm = [one for one in report.comparisons if np.linalg.norm(one.forces, axis=1).max() < NEAR_EQUILIBRIUM]
+    forces = np.abs(np.concatenate([one.forces for one in report.comparisons]))
+    return {
+        "test split": "escn evaluate escn-small-fcc data/test.extxyz --group-by group",
+        "test split, groups (surface x adsorbate, none in training)": len(report.groups),
+        "test split, mean |force component| of the labels, eV/Å": round(float(forces.mean()), 4),
+        **errors(report.comparisons, "test split"),
+        **errors(calm, f"test split with all forces below {NEAR_EQUILIBRIUM:g} eV/Å"),
+    }
+
+
+def check_figures(folder: Path) -> Figures:
+    """The main figures of the checks that have been run, each named after the command that prints it."""
+    figures: Figures = {}
+    for name, pick in MAIN_FIGURES.items():
+        path = folder / name / f"{name}.json"
+        if path.exists():
+            figures |= {f"check_{name}.py, {key}": value for key, value in pick(json.loads(path.read_text())).items()}
+    return figures
+
+
+def of_adsorption(result: dict[str, Any]) -> Figures:
+    """Figures of ``check_adsorption.py``."""
+    return {
+        "unseen pairs": result["all"]["pairs"],
+        "adsorption energy MAE, eV": result["all"]["mae_eV"],
+        "favoured site within 0.05 eV, share of the pairs": result["favoured_site_within_0.05_eV"],
+    }
+
+
+def of_dynamics(result: dict[str, Any]) -> Figures:
+    """Figures of ``check_dynamics.py``."""
+    drifts = [run["drift_meV_per_atom_per_ps"] for run in result["runs"].values() if "drift_meV_per_atom_per_ps" in run]
+    return {"drift at constant energy, meV/atom/ps": max(map(abs, drifts))} if drifts else {}
+
+
+MAIN_FIGURES: dict[str, Callable[[dict[str, Any]], Figures]] = {
+    "adsorption": of_adsorption,
+    "bulk": lambda result: {"largest error of a lattice constant, %": result["largest_error_percent"]},
+    "dynamics": of_dynamics,
+    "rotation": lambda result: {f"largest energy error of {result['rotations']} rotations, meV": result["largest_meV"]},
+}
+
+
+def main() -> None:
+    """Read the command line, measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, required=True, help="model folder that escn train has written")
+    parser.add_argument("--test", type=Path, required=True, help="test.extxyz of labels_to_extxyz.py")
+    parser.add_argument("--checks", type=Path, help="folder with the folders of the checks, if they have been run")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write; a model there is replaced")
+    arguments = parser.parse_args()
+    finer = on_finer_grids(read_native(arguments.model))
+    write_native(finer, arguments.out, overwrite=True)
+    figures = test_errors(arguments.out, arguments.test)
+    if arguments.checks is not None:
+        figures |= check_figures(arguments.checks)
+    for name, value in figures.items():
+        print(f"{name}: {value}")
+    card = finer.card.model_copy(update={"name": arguments.out.name, "metrics": finer.card.metrics | figures})
+    write_native(replace(finer, card=card), arguments.out, overwrite=True)
+
+
+if __name__ == "__main__":
+    main()
