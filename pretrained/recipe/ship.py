@@ -49,14 +49,14 @@ def errors(comparisons: Sequence[Comparison], what: str) -> Figures:
     }
 
 
-def test_errors(model: Path, test: Path) -> Figures:
+def errors_on_test_split(model: Path, test: Path) -> Figures:
     """Errors on the test split, and on its structures near equilibrium."""
     frames = read_frames([DataSource(test)], LabelKeys(), "group")
     report = evaluate_model(load_potential(model), frames)
     calm = [one for one in report.comparisons if np.linalg.norm(one.forces, axis=1).max() < NEAR_EQUILIBRIUM]
     forces = np.abs(np.concatenate([one.forces for one in report.comparisons]))
     return {
-        "test split": "escn evaluate escn-small-fcc data/test.extxyz --group-by group",
+        "test split": "measured by pretrained/recipe/ship.py",
         "test split, groups (surface x adsorbate, none in training)": len(report.groups),
         "test split, mean |force component| of the labels, eV/Å": round(float(forces.mean()), 4),
         **errors(report.comparisons, "test split"),
@@ -107,7 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     finer = on_finer_grids(read_native(arguments.model))
     write_native(finer, arguments.out, overwrite=True)
-    figures = test_errors(arguments.out, arguments.test)
+    figures = errors_on_test_split(arguments.out, arguments.test)
     if arguments.checks is not None:
         figures |= check_figures(arguments.checks)
     for name, value in figures.items():
