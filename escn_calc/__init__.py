@@ -13,15 +13,18 @@ from ase.calculators.calculator import external_calculators, register_calculator
 from escn_calc.calculator import ESCNCalculator
 
 if TYPE_CHECKING:
+    from escn_calc.batch_relaxation import relax_batch
     from escn_calc.checkpoints import Checkpoint, ModelCard, load_checkpoint
+    from escn_calc.collector import batched, run_each
     from escn_calc.consistency import ForceConsistency
-    from escn_calc.errors import CalculationError, CheckpointError, DownloadError, ESCNError, InputError
+    from escn_calc.errors import BatchError, CalculationError, CheckpointError, DownloadError, ESCNError, InputError
     from escn_calc.md import MDResult, run_md
     from escn_calc.potential import Potential, Prediction, load_potential
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchError",
     "CalculationError",
     "Checkpoint",
     "CheckpointError",
@@ -34,12 +37,16 @@ __all__ = [
     "ModelCard",
     "Potential",
     "Prediction",
+    "batched",
     "load_checkpoint",
     "load_potential",
+    "relax_batch",
+    "run_each",
     "run_md",
 ]
 
 _HOME = {
+    "BatchError": "escn_calc.errors",
     "CalculationError": "escn_calc.errors",
     "Checkpoint": "escn_calc.checkpoints",
     "CheckpointError": "escn_calc.errors",
@@ -51,8 +58,11 @@ _HOME = {
     "ModelCard": "escn_calc.checkpoints",
     "Potential": "escn_calc.potential",
     "Prediction": "escn_calc.potential",
+    "batched": "escn_calc.collector",
     "load_checkpoint": "escn_calc.checkpoints",
     "load_potential": "escn_calc.potential",
+    "relax_batch": "escn_calc.batch_relaxation",
+    "run_each": "escn_calc.collector",
     "run_md": "escn_calc.md",
 }
 

@@ -159,7 +159,7 @@ class ESCNCalculator(Calculator):
                 self._potential = load_potential(**{name: self.parameters[name] for name in LOADING})
                 self._search = SkinSearch(self.parameters["skin"])
                 self._sha256 = self._potential.card.sha256
-                self.implemented_properties = _properties_of(self._potential)
+                self.implemented_properties = properties_of(self._potential)
             return self._potential
 
     def calculate(
@@ -187,14 +187,14 @@ class ESCNCalculator(Calculator):
             potential = self.potential
             assert self._search is not None
             self._refuse_missing(properties or ["energy"])
-            _refuse_stress_without_volume(self.atoms, properties or [])
+            refuse_stress_without_volume(self.atoms, properties or [])
             try:
                 (prediction,) = potential.evaluate([self.atoms], self._search)
             except InputError as error:
                 raise StructureError(str(error)) from error
             except CalculationError as error:
                 raise EvaluationError(str(error)) from error
-            self.results = _results(prediction)
+            self.results = ase_results(prediction)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return one property, from the last evaluation if the structure has not changed since.
@@ -221,17 +221,17 @@ class ESCNCalculator(Calculator):
     def get_hessian(self, atoms: Atoms) -> np.ndarray:
         """Derivative of the forces, symmetrised, as saddle-point searches such as Sella ask for it.
 
-        See :func:`escn_calc.hessian.hessian`: exact for gradient forces, by finite differences for direct ones. All
-        atoms move, constraints are ignored.
+        See :func:`escn_calc.hessian.full_hessian`: exact for gradient forces, by finite differences for direct ones.
+        Atoms that ``FixAtoms`` holds do not move, their rows and columns are zero; other constraints are ignored.
 
         Returns
         -------
         ndarray (3N, 3N)
             Symmetric Hessian in eV/Å².
         """
-        from escn_calc.hessian import hessian
+        from escn_calc.hessian import full_hessian
 
-        return hessian(atoms, self, range(len(atoms)))
+        return full_hessian(atoms, self)
 
     def set(self, **settings: str | Path) -> dict[str, Any]:
         """Change settings, named as at construction; results and the loaded model are dropped.
@@ -315,7 +315,8 @@ class ESCNCalculator(Calculator):
             )
 
 
-def _refuse_stress_without_volume(atoms: Atoms, properties: list[str]) -> None:
+def refuse_stress_without_volume(atoms: Atoms, properties: list[str]) -> None:
+    """Raise ASE's ``PropertyNotImplementedError`` if a stress is asked for that has no meaning."""
     if atoms.cell.rank < 3 and not set(GRADIENT_ONLY).isdisjoint(properties):
         raise PropertyNotImplementedError(
             f"{atoms.get_chemical_formula()} has no stress, because its cell {atoms.cell.lengths().tolist()} Å has no "
@@ -351,14 +352,16 @@ def _as_text(model: object) -> str:
     raise InputError(f"there is no model {model!r}; {suggest(model, ['default', *shipped, *CATALOGUE])}")
 
 
-def _properties_of(potential: Potential) -> list[str]:
+def properties_of(potential: Potential) -> list[str]:
+    """Name the properties that a model has, as ASE does."""
     absent: tuple[str, ...] = ()
     if potential.forces != "gradient":
         absent = GRADIENT_ONLY if potential.forces else ("forces", *GRADIENT_ONLY)
     return [name for name in ESCNCalculator.implemented_properties if name not in absent]
 
 
-def _results(prediction: Prediction) -> dict[str, Any]:
+def ase_results(prediction: Prediction) -> dict[str, Any]:
+    """Name the parts of a prediction as ASE does, in float64; those that are None are left out."""
     energy = float(prediction.energy)
     results = {"energy": energy, "free_energy": energy, "energies": np.array(prediction.energies, dtype=np.float64)}
     optional = {"forces": prediction.forces, "stress": prediction.stress, "stresses": prediction.stresses}

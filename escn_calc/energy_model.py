@@ -8,22 +8,28 @@ backward pass, forces and virials are sums over edges,
 so the forces of a structure add up to zero, and dE/dε = Σ_i W_i for a strain ε of cell and positions together.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from ase.build import bulk
 from torch import Tensor
 
 from escn_calc.checkpoints.card import Normalizers
 from escn_calc.checkpoints.checkpoint import Checkpoint
 from escn_calc.checkpoints.network import build_network
 from escn_calc.convergence import Convergence
-from escn_calc.graph import RadiusGraph
-from escn_calc.memory import layers_need_checkpointing
+from escn_calc.errors import OutOfMemoryError
+from escn_calc.graph import RadiusGraph, radius_graph
+from escn_calc.memory import NEGLIGIBLE, Footprint, Size, Way, affordable_bytes, ways
 from escn_calc.nn.config import ESCNConfig
 from escn_calc.nn.escn import ESCNOutput
 from escn_calc.nn.incidence import Incidence
 from escn_calc.nn.repulsion import zbl_energy
 from escn_calc.structures import StructureBatch
+
+PROBE = bulk("H", "fcc", a=3.6, cubic=True).repeat((2, 1, 1))
+"""As many edges as a metal, few enough for the largest networks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +131,8 @@ class EnergyModel:
         self.device, self.dtype = device, dtype
         self.checkpoint_layers = checkpoint_layers
         self._units = OutputUnits(self.network.config, checkpoint.normalizers, checkpoint.element_references)
+        self._footprint = Footprint.of(self.network.config)
+        self._measured: dict[bool, float] = {}
 
     @property
     def config(self) -> ESCNConfig:
@@ -132,20 +140,109 @@ class EnergyModel:
         return self.network.config
 
     def evaluate(
-        self, batch: StructureBatch, graph: RadiusGraph, forces: str | None, frames: Tensor | None = None
+        self,
+        batch: StructureBatch,
+        graph: RadiusGraph,
+        forces: str | None,
+        frames: Tensor | None = None,
+        thrift: int = 0,
     ) -> Evaluation:
-        """Evaluate a batch on its graph.
+        """Evaluate a batch on its graph, in a way that the free memory allows.
 
         Parameters
         ----------
         batch, graph : structures on the CPU, edges on any device.
         forces : "direct", "gradient", or None for energies only.
         frames : (E, 3, 3) edge frames; None for the canonical ones.
+        thrift : how many of the fastest ways to leave out, see :func:`escn_calc.memory.ways`.
+
+        Raises
+        ------
+        OutOfMemoryError
+            By estimate, no way fits into the free memory.
         """
+        way = self._affordable_way(Size(batch.num_atoms, len(graph.source)), forces, thrift)
+        return self._evaluate(batch, graph, forces, frames, way)
+
+    def fits(self, size: Size, forces: str | None) -> bool:
+        """Whether structures of this size together fit into the free memory in the fastest way."""
+        needed = self._needed_bytes(size, forces, next(self._ways(size, forces)))
+        return needed < NEGLIGIBLE or needed <= affordable_bytes(self.device)
+
+    def check_fits(self, size: Size, forces: str | None, search_bytes: float = 0.0) -> None:
+        """Make sure that a structure of this size fits into the free memory in the way that takes least.
+
+        Parameters
+        ----------
+        size, forces : of one evaluation.
+        search_bytes : what its graph takes while it is built, before the evaluation.
+
+        Raises
+        ------
+        OutOfMemoryError
+            It does not, by estimate.
+        """
+        *_, thriftiest = self._ways(size, forces)
+        needed = max(search_bytes, self._needed_bytes(size, forces, thriftiest))
+        if needed > NEGLIGIBLE and needed > (affordable := affordable_bytes(self.device)):
+            raise OutOfMemoryError(
+                f"{size.atoms} atoms with about {size.edges} edges take at least {needed / 1e9:.2g} GB, but only "
+                f"{affordable / 1e9:.2g} GB, half of what is free, may be used on {self.device}; use a smaller "
+                "structure or a smaller model"
+            )
+
+    def _ways(self, size: Size, forces: str | None) -> Iterator[Way]:
+        found = ways(size.edges, forces == "gradient", self.device)
+        if forces != "gradient" or self.checkpoint_layers is None:
+            return found
+        return (way for way in found if way.recompute is self.checkpoint_layers)
+
+    def _affordable_way(self, size: Size, forces: str | None, thrift: int) -> Way:
+        found = list(self._ways(size, forces))
+        for way in found[thrift:]:
+            needed = self._needed_bytes(size, forces, way)
+            if needed < NEGLIGIBLE or needed <= affordable_bytes(self.device):
+                return way
+        self.check_fits(size, forces)
+        return found[-1]
+
+    def _needed_bytes(self, size: Size, forces: str | None, way: Way) -> float:
+        gradient = forces == "gradient"
+        return self._footprint.peak(size, gradient, way) * self.dtype.itemsize * self._measure(forces)
+
+    def _measure(self, forces: str | None) -> float:
+        """Memory that a small evaluation takes, relative to its estimate.
+
+        1 where no allocator counts, and where even the probe does not fit.
+        """
+        if self.device != "cuda":
+            return 1.0
+        gradient = forces == "gradient"
+        if gradient not in self._measured:
+            try:
+                self._measured[gradient] = self._measure_probe(forces)
+            except torch.OutOfMemoryError:
+                return 1.0
+        return self._measured[gradient]
+
+    def _measure_probe(self, forces: str | None) -> float:
+        batch = StructureBatch.from_atoms([PROBE])
+        graph = radius_graph(batch, self.config.cutoff, self.config.max_neighbors)
+        size = Size(batch.num_atoms, len(graph.source))
+        self._evaluate(batch, graph, forces, None, Way())
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        self._evaluate(batch, graph, forces, None, Way())
+        taken = torch.cuda.max_memory_allocated() - before
+        return taken / (self._footprint.peak(size, forces == "gradient", Way()) * self.dtype.itemsize)
+
+    def _evaluate(
+        self, batch: StructureBatch, graph: RadiusGraph, forces: str | None, frames: Tensor | None, way: Way
+    ) -> Evaluation:
         with torch.inference_mode(forces != "gradient"), torch.autocast(self.device, enabled=False):
             if forces == "gradient":
-                return self._with_gradient(batch, graph, frames)
-            energies, direct = self._scaled(batch, graph, self._vectors(graph), frames, recompute=False)
+                return self._with_gradient(batch, graph, frames, way)
+            energies, direct = self._scaled(batch, graph, self._vectors(graph), frames, way)
             wanted = direct.cpu().double() if forces == "direct" and direct is not None else None
             return Evaluation(self._with_constants(batch, energies), wanted, None)
 
@@ -168,13 +265,13 @@ class EnergyModel:
         """Energies (N,) in eV, without constants, of atoms moved by ``displacements`` (N, 3) in Å; edges stay."""
         sources, targets = Incidence(graph.source, batch.num_atoms), Incidence(graph.target, batch.num_atoms)
         moved = graph.vectors + sources.take(displacements) - targets.take(displacements)
-        energies, _ = self._scaled(batch, graph, moved.to(self.dtype).to(self.device), None, recompute=False)
+        energies, _ = self._scaled(batch, graph, moved.to(self.dtype).to(self.device), None, Way())
         return energies
 
-    def _with_gradient(self, batch: StructureBatch, graph: RadiusGraph, frames: Tensor | None) -> Evaluation:
+    def _with_gradient(self, batch: StructureBatch, graph: RadiusGraph, frames: Tensor | None, way: Way) -> Evaluation:
         vectors = self._vectors(graph).detach().requires_grad_()
         with torch.enable_grad():
-            energies, _ = self._scaled(batch, graph, vectors, frames, recompute=self._checkpoints(batch, graph))
+            energies, _ = self._scaled(batch, graph, vectors, frames, way)
         (slopes,) = torch.autograd.grad(energies.sum(), vectors, materialize_grads=True)
         sources, targets = (Incidence(end.cpu(), batch.num_atoms) for end in (graph.source, graph.target))
         forces, virials = sum_over_edges(slopes.cpu().double(), graph.vectors.cpu(), sources, targets)
@@ -184,19 +281,14 @@ class EnergyModel:
         return graph.vectors.to(self.dtype).to(self.device)
 
     def _scaled(
-        self, batch: StructureBatch, graph: RadiusGraph, vectors: Tensor, frames: Tensor | None, *, recompute: bool
+        self, batch: StructureBatch, graph: RadiusGraph, vectors: Tensor, frames: Tensor | None, way: Way
     ) -> tuple[Tensor, Tensor | None]:
         """Energies (N,) in eV without constants, and direct forces (N, 3) in eV/Å."""
         numbers, source, target = (part.to(self.device) for part in (batch.numbers, graph.source, graph.target))
-        output = self.network(numbers, source, target, vectors, frames, checkpoint_layers=recompute)
+        output = self.network(numbers, source, target, vectors, frames, way.recompute, way.edges_at_once)
         atoms_around = batch.natoms[batch.structure_of_atom].to(self.device)
         energies = self._units.energies(output, numbers, source, target, vectors, atoms_around)
         return energies, self._units.forces(output)
-
-    def _checkpoints(self, batch: StructureBatch, graph: RadiusGraph) -> bool:
-        if self.checkpoint_layers is not None:
-            return self.checkpoint_layers
-        return layers_need_checkpointing(self.config, batch.num_atoms, len(graph.source), self.dtype, self.device)
 
     def _with_constants(self, batch: StructureBatch, energies: Tensor) -> Tensor:
         """Add the mean, shared out evenly, and the references of the elements; float64 on the CPU."""

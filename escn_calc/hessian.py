@@ -13,6 +13,7 @@ Direct forces are not a gradient, so their derivative is not symmetric. What is 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import numpy as np
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 
 from escn_calc.constraints import free_indices
-from escn_calc.errors import CalculationError, InputError
+from escn_calc.errors import BatchError, CalculationError, InputError
 from escn_calc.options import check_option
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ METHODS = ("auto", "autograd", "finite-difference")
 LARGEST_DISPLACEMENT = 0.2
 """Å. Farther out the forces of a stretched bond are nowhere near linear."""
 
-ATOMS_IN_A_BATCH = 512
-"""Displaced structures are evaluated together up to this many atoms, so that memory does not grow with their number."""
+PARTS, SMALLEST_PART = 10, 64
+"""Displaced structures go to the model in at most so many parts, of no fewer than so many structures: progress is seen,
+and a part is large enough for batches that fill the device."""
 
 ASYMMETRY_WORTH_A_WARNING = 0.01
 """Frequencies go as the square root of the Hessian: half a per cent, what people read off a spectrum."""
@@ -98,7 +100,7 @@ def hessian(
     atoms : Atoms
         The structure. It is not changed.
     calculator : BaseCalculator
-        Any ASE calculator with forces. Displaced structures go to an ``ESCNCalculator`` in batches.
+        Any ASE calculator with forces. Models of this package evaluate the displaced structures in batches.
     indices : sequence of int, optional
         Atoms that move (default: :func:`free_indices`).
     method : str
@@ -136,6 +138,38 @@ def hessian(
     return derivative.symmetrised
 
 
+def full_hessian(atoms: Atoms, calculator: BaseCalculator) -> np.ndarray:
+    """Second derivatives with respect to all positions, as saddle-point searches such as Sella ask for them.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        The structure. It is not changed.
+    calculator : BaseCalculator
+        As for :func:`hessian`.
+
+    Returns
+    -------
+    ndarray (3N, 3N)
+        The :func:`hessian` of the atoms that no ``FixAtoms`` holds, in eV/Å²; rows and columns of the others are zero.
+
+    Raises
+    ------
+    InputError, CalculationError
+        As :func:`hessian`.
+
+    Warns
+    -----
+    AsymmetricHessianWarning
+        As :func:`hessian`.
+    """
+    moving = moving_atoms(atoms, None)
+    coordinates = (3 * moving[:, None] + np.arange(3)).ravel()
+    full = np.zeros((3 * len(atoms), 3 * len(atoms)))
+    full[np.ix_(coordinates, coordinates)] = hessian(atoms, calculator, moving)
+    return full
+
+
 def force_derivative(
     atoms: Atoms,
     calculator: BaseCalculator,
@@ -152,11 +186,10 @@ def force_derivative(
         assert potential is not None
         return ForceDerivative(potential.hessian(atoms, moving.tolist()), chosen)
     displaced = _displaced(atoms, moving, displacement)
-    batch_size = 1 if potential is None else max(1, ATOMS_IN_A_BATCH // len(atoms))
+    at_once = 1 if potential is None else max(SMALLEST_PART, math.ceil(len(displaced) / PARTS))
     forces: list[np.ndarray] = []
-    for start in range(0, len(displaced), batch_size):
-        batch = displaced[start : start + batch_size]
-        forces += [found[moving] for found in forces_of(batch, calculator)]
+    for start in range(0, len(displaced), at_once):
+        forces += [found[moving] for found in forces_of(displaced[start : start + at_once], calculator)]
         if progress is not None:
             progress(len(forces), len(displaced))
     backward, forward = np.stack(forces).reshape(-1, 2, 3 * len(moving)).swapaxes(0, 1)
@@ -164,7 +197,7 @@ def force_derivative(
 
 
 def forces_of(structures: list[Atoms], calculator: BaseCalculator) -> list[np.ndarray]:
-    """Return the forces in eV/Å, (N, 3) each, without constraints; several structures of a model in one batch.
+    """Return the forces in eV/Å, (N, 3) each, without constraints; a model evaluates several structures together.
 
     Raises
     ------
@@ -173,7 +206,7 @@ def forces_of(structures: list[Atoms], calculator: BaseCalculator) -> list[np.nd
     """
     potential = _potential_of(calculator)
     if potential is not None and len(structures) > 1:
-        found = [np.asarray(prediction.forces, dtype=np.float64) for prediction in potential.evaluate(structures)]
+        found = _forces_together(structures, potential)
     else:
         found = [_forces_of_one(structure, calculator) for structure in structures]
     for structure, forces in zip(structures, found, strict=True):
@@ -261,6 +294,13 @@ def _displaced(atoms: Atoms, moving: np.ndarray, displacement: float) -> list[At
                 structure.positions[atom, axis] += sign * displacement
                 structures.append(structure)
     return structures
+
+
+def _forces_together(structures: list[Atoms], potential: Potential) -> list[np.ndarray]:
+    try:
+        return [np.asarray(prediction.forces, dtype=np.float64) for prediction in potential.evaluate(structures)]
+    except BatchError as error:
+        raise next(iter(error.errors.values())) from error
 
 
 def _forces_of_one(atoms: Atoms, calculator: BaseCalculator) -> np.ndarray:

@@ -31,3 +31,17 @@ def check_option(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """
     if not isinstance(value, str) or value not in allowed:
         raise InputError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}")
+
+
+def check_potential(potential: object) -> None:
+    """Make sure that a potential is one: neither a calculator nor the name of a model.
+
+    Raises
+    ------
+    InputError
+        It is something else.
+    """
+    if not hasattr(potential, "evaluate_each"):
+        raise InputError(
+            f"potential is {potential!r}; pass load_potential(...), or the .potential of an ESCNCalculator"
+        )

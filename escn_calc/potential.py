@@ -2,9 +2,9 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +13,23 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
+from escn_calc.batching import Member, evaluate_members
 from escn_calc.checkpoints import load_checkpoint
 from escn_calc.checkpoints.card import ModelCard
 from escn_calc.checkpoints.checkpoint import Checkpoint
 from escn_calc.consistency import ForceConsistency, force_consistency
 from escn_calc.convergence import grid_in_use
 from escn_calc.energy_model import EnergyModel, Evaluation
-from escn_calc.errors import CalculationError, InputError
+from escn_calc.errors import BatchError, CalculationError, ESCNError, InputError
+from escn_calc.failures import failures_described, finite
 from escn_calc.graph import RadiusGraph, radius_graph, search_pairs
 from escn_calc.graph.pairs import PairSearch
 from escn_calc.hessian import moving_atoms
-from escn_calc.memory import is_out_of_memory
+from escn_calc.memory import EDGES_PER_THREAD, SEARCH_BYTES, Size
 from escn_calc.nn import ESCNConfig
 from escn_calc.nn.sphere_grid import edge_grid_shape
 from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_flag, check_option
-from escn_calc.structures import StructureBatch, caller_level, check_elements
+from escn_calc.structures import StructureBatch, caller_level, check_elements, check_is_list
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
@@ -101,12 +103,15 @@ class Potential:
         return self._model.config
 
     def evaluate(self, structures: list[Atoms], search: PairSearch = search_pairs) -> list[Prediction]:
-        """Evaluate structures in one batch.
+        """Evaluate structures in batches that suit the device.
+
+        Results do not depend on the batches beyond rounding. Where memory runs out, batches are halved, and a single
+        structure is computed piece by piece.
 
         Parameters
         ----------
         structures : ASE Atoms of any size, cell and periodicity; they are not changed.
-        search : how neighbours are found; a :class:`escn_calc.graph.skin.SkinSearch` reuses those of the last call
+        search : how neighbours are found; a :class:`escn_calc.graph.skin.SkinSearch` reuses those of the last batch
             where that gives the same edges.
 
         Returns
@@ -116,17 +121,50 @@ class Potential:
         Raises
         ------
         InputError
-            A structure cannot be evaluated; the message names structure and atom.
+            ``structures`` is no list, or its only structure cannot be evaluated; the message names structure and atom.
         CalculationError
-            Memory ran out, torch failed, or the result is not finite.
+            For the only structure, memory ran out, torch failed, or the result is not finite.
+        BatchError
+            One of the above for some of several structures, after all others were evaluated; it has their results.
         """
-        with torch.inference_mode(False), torch.no_grad():
-            batch = self._checked_batch(structures)
-            if not structures:
-                return []
-            with _failures_described(batch, self.device):
-                evaluation = self._model.evaluate(batch, self._graph(batch, search), self.forces)
-        return self._predictions(structures, batch, evaluation)
+        outcomes = self.evaluate_each(structures, search)
+        predictions = [outcome if isinstance(outcome, Prediction) else None for outcome in outcomes]
+        errors = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, ESCNError)}
+        if errors and len(structures) == 1:
+            raise errors[0]
+        if errors:
+            raise BatchError(predictions, errors)
+        return [prediction for prediction in predictions if prediction is not None]
+
+    def evaluate_each(self, structures: list[Atoms], search: PairSearch = search_pairs) -> list[Prediction | ESCNError]:
+        """Do as :meth:`evaluate`, with the error of each structure that has one in place of its prediction.
+
+        Raises
+        ------
+        InputError
+            ``structures`` is no list.
+        """
+        outcomes = dict(self.iter_evaluate(structures, search))
+        return [outcomes[index] for index in range(len(structures))]
+
+    def iter_evaluate(
+        self, structures: list[Atoms], search: PairSearch = search_pairs
+    ) -> Iterator[tuple[int, Prediction | ESCNError]]:
+        """Do as :meth:`evaluate_each`, and yield each index with its outcome when its batch is done.
+
+        Structures that can be refused without their neighbours come first, the others in the order given, as long as
+        no batch fails.
+        """
+        check_is_list(structures)
+        members: list[Member] = []
+        for index, atoms in enumerate(structures):
+            try:
+                members.append(self._member(atoms, index, alone=len(structures) == 1))
+            except ESCNError as error:
+                yield index, error
+
+        for member, outcome in evaluate_members(members, self._fits, partial(self._evaluate, search)):
+            yield member.index, outcome
 
     def hessian(self, atoms: Atoms, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Second derivatives of the energy, exact up to rounding, by two backward passes.
@@ -150,11 +188,11 @@ class Potential:
             Memory ran out, torch failed, or the result is not finite.
         """
         with torch.inference_mode(False), torch.no_grad():
-            batch = self._checked_batch([atoms])
+            batch = self._checked_batch(atoms)
             moving = moving_atoms(atoms, np.arange(len(atoms)) if indices is None else indices)
-            with _failures_described(batch, self.device):
+            with failures_described(batch, self.device):
                 matrix = self._model.hessian(batch, self._graph(batch, search_pairs), moving.tolist())
-        return _finite(matrix, f"Hessian of {batch.describe_structure(0)}")
+        return finite(matrix, "Hessian of", partial(batch.describe_structure, 0))
 
     def force_consistency(self, atoms: Atoms) -> ForceConsistency:
         """Measure how far the model's forces are from a conservative, rotating, net-force-free field.
@@ -169,8 +207,8 @@ class Potential:
             As :meth:`evaluate`.
         """
         with torch.inference_mode(False), torch.no_grad():
-            batch = self._checked_batch([atoms])
-            with _failures_described(batch, self.device):
+            batch = self._checked_batch(atoms)
+            with failures_described(batch, self.device):
                 found = force_consistency(self._model, batch, self.forces)
         if not all(math.isfinite(value) for value in vars(found).values() if isinstance(value, float)):
             raise CalculationError(
@@ -178,39 +216,69 @@ class Potential:
             )
         return found
 
-    def _checked_batch(self, structures: list[Atoms]) -> StructureBatch:
-        batch = StructureBatch.from_atoms(structures)
+    def _checked_batch(self, atoms: Atoms, index: int = 0) -> StructureBatch:
+        batch = StructureBatch.from_atoms([atoms], index)
         known = frozenset(self.card.elements) if self.card.elements is not None else None
         check_elements(batch, self.config.max_num_elements, known, self.card.refuse_unseen_elements)
         _warn_of_reduced_precision(self.dtype)
         return batch
 
+    def _member(self, atoms: Atoms, index: int, alone: bool) -> Member:
+        with torch.inference_mode(False), torch.no_grad():
+            batch = self._checked_batch(atoms, index)
+            with failures_described(batch, self.device):
+                member = Member.of(atoms, batch, self.config.cutoff, self.config.max_neighbors, alone)
+                self._model.check_fits(member.size, self.forces, search_bytes=SEARCH_BYTES * member.pairs)
+        return member
+
+    def _fits(self, size: Size) -> bool:
+        if self.device == "cpu" and size.edges > EDGES_PER_THREAD * torch.get_num_threads():
+            return False
+        with torch.inference_mode(False), torch.no_grad():
+            return self._model.fits(size, self.forces)
+
+    def _evaluate(self, search: PairSearch, members: list[Member], thrift: int) -> list[Prediction | ESCNError]:
+        with torch.inference_mode(False), torch.no_grad():
+            batch = StructureBatch.joined([member.batch for member in members])
+            with failures_described(batch, self.device):
+                evaluation = self._model.evaluate(batch, self._graph(batch, search), self.forces, thrift=thrift)
+        return self._predictions([member.atoms for member in members], batch, evaluation)
+
     def _graph(self, batch: StructureBatch, search: PairSearch) -> RadiusGraph:
         search_device = self.device if self.device == "cuda" else "cpu"
         return radius_graph(batch.to(search_device), self.config.cutoff, self.config.max_neighbors, search)
 
-    def _predictions(self, structures: list[Atoms], batch: StructureBatch, evaluation: Evaluation) -> list[Prediction]:
+    def _predictions(
+        self, structures: list[Atoms], batch: StructureBatch, evaluation: Evaluation
+    ) -> list[Prediction | ESCNError]:
         sizes = batch.natoms.tolist()
         nothing: tuple[Tensor | None, ...] = (None,) * len(sizes)
         forces = nothing if evaluation.forces is None else evaluation.forces.split(sizes)
         virials = nothing if evaluation.virials is None else evaluation.virials.split(sizes)
-        return [
-            self._prediction(atoms, batch.describe_structure(index), *parts)
-            for index, (atoms, *parts) in enumerate(
-                zip(structures, evaluation.energies.split(sizes), forces, virials, strict=True)
-            )
-        ]
+        outcomes: list[Prediction | ESCNError] = []
+        parts = zip(structures, evaluation.energies.split(sizes), forces, virials, strict=True)
+        for index, (atoms, *tensors) in enumerate(parts):
+            try:
+                outcomes.append(self._prediction(atoms, partial(batch.describe_structure, index), *tensors))
+            except CalculationError as error:
+                outcomes.append(error)
+        return outcomes
 
     def _prediction(
-        self, atoms: Atoms, name: str, energies: Tensor, forces: Tensor | None, virials: Tensor | None
+        self,
+        atoms: Atoms,
+        name: Callable[[], str],
+        energies: Tensor,
+        forces: Tensor | None,
+        virials: Tensor | None,
     ) -> Prediction:
         stresses = None
         if virials is not None and atoms.cell.rank == 3:
-            stresses = full_3x3_to_voigt_6_stress(_finite(virials, f"stress of {name}") / atoms.cell.volume)
+            stresses = full_3x3_to_voigt_6_stress(finite(virials, "stress of", name) / atoms.cell.volume)
         return Prediction(
             energy=float(energies.sum()),
-            energies=_finite(energies, f"energy of {name}"),
-            forces=None if forces is None else _finite(forces, f"forces on {name}"),
+            energies=finite(energies, "energy of", name),
+            forces=None if forces is None else finite(forces, "forces on", name),
             energy_kind=self.card.energy_kind,
             forces_kind=self.forces,
             stress=None if stresses is None else stresses.sum(axis=0),
@@ -294,34 +362,6 @@ def choose_device(device: str, dtype: str) -> str:
         if dtype == "float64":
             raise InputError("device 'mps' has no float64; use dtype='float32' or device='cpu'")
     return device
-
-
-def _finite(values: Tensor, what: str) -> np.ndarray:
-    if not torch.isfinite(values).all():
-        raise CalculationError(
-            f"{what}: not finite, the network overflowed on this geometry; "
-            "check the structure, or evaluate it with dtype='float64'"
-        )
-    return values.numpy().copy()
-
-
-@contextmanager
-def _failures_described(batch: StructureBatch, device: str) -> Iterator[None]:
-    """Turn what torch raises into a ``CalculationError`` that says what was evaluated."""
-    try:
-        yield
-    except CalculationError:
-        raise
-    except (RuntimeError, MemoryError) as error:
-        raise CalculationError(_failure_message(error, batch, device)) from error
-
-
-def _failure_message(error: Exception, batch: StructureBatch, device: str) -> str:
-    reason = str(error).partition("\n")[0]
-    size = f"{batch.num_structures} structures with {batch.num_atoms} atoms together"
-    if is_out_of_memory(error):
-        return f"out of memory on {device} for {size}; evaluate fewer or smaller structures at a time ({reason})"
-    return f"the evaluation of {size} failed on {device}: {reason}"
 
 
 def _warn_of_turning_frames(model: str, config: ESCNConfig, frames: str) -> None:

@@ -13,7 +13,6 @@ warning as well, and of atoms that went far.
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -23,17 +22,16 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
-from ase.calculators.singlepoint import SinglePointCalculator
 
 from escn_calc.cell_relaxation import CELLS, Cell, RelaxedCell, check_cell_options, check_relaxable_cell
-from escn_calc.errors import CalculationError, ESCNError, InputError
+from escn_calc.errors import ESCNError, InputError
+from escn_calc.relax_path import RelaxPath
 from escn_calc.relax_result import (
     CellStep,
     EnergyRiseWarning,
     Reason,
     RelaxResult,
     RelaxStep,
-    displacement_notes,
     energy_notes,
 )
 
@@ -69,8 +67,6 @@ OPTIMIZERS = (
 
 DEFAULT_SMAX = 0.0005
 """eV/Å³, 0.08 GPa: an isotropic cell with the bulk modulus of copper is then within 0.02 % of its lattice constant."""
-
-SAVED_PROPERTIES = ("energy", "free_energy", "energies", "forces", "stress")
 
 NUMERICAL_FAILURES = (ESCNError, RuntimeError, ArithmeticError, ValueError, OSError)
 """What calculators, optimisers (``LinAlgError`` is a ``ValueError``) and the trajectory file raise midway."""
@@ -140,42 +136,31 @@ def relax(
     check_cell_options(cell, smax, pressure_GPa)
     check_relaxable_cell(atoms, cell)
     _check_calculator(calculator)
-    start = time.perf_counter()
     moving = atoms.copy()
     moving.calc = calculator
     target = moving if cell == "fixed" else RelaxedCell(moving, cell, pressure_GPa, smax)
-    history = [_first_step(target)]
-    frame = _frozen_copy(moving)
+    path = RelaxPath(atoms, target)
+    _record_first(path)
     reason: Reason = "step limit"
     message = ""
     try:
         with optimizer_class(cast("Atoms", target), logfile=None, trajectory=trajectory) as search:
             for converged in search.irun(fmax=fmax, steps=steps):
                 if search.nsteps > 0:
-                    history.append(_measure(target, search.nsteps))
-                    frame = _frozen_copy(moving)
+                    path.record()
                 if progress is not None:
-                    progress(history[-1])
+                    progress(path.last_step)
                 if converged:
                     reason = "converged"
     except KeyboardInterrupt:
         reason = "interrupted"
     except NUMERICAL_FAILURES as error:
         reason = "failed"
-        message = f"stopped after step {history[-1].index}: {error}"
-    displacements = _displacements(atoms, frame)
-    doubts = energy_notes(tuple(history))
-    for doubt in doubts:
+        message = f"stopped after step {path.last_step.index}: {error}"
+    result = path.end(reason, message)
+    for doubt in energy_notes(result.history):
         warnings.warn(doubt, EnergyRiseWarning, stacklevel=2)
-    return RelaxResult(
-        atoms=frame,
-        reason=reason,
-        message=message,
-        history=tuple(history),
-        max_displacement=float(displacements.max()),
-        wall_time_s=time.perf_counter() - start,
-        notes=(*doubts, *displacement_notes(displacements, frame)),
-    )
+    return result
 
 
 def optimizer_name(name: str) -> str:
@@ -227,9 +212,9 @@ def _check_calculator(calculator: object) -> None:
         raise InputError(f"calculator is {calculator!r}; pass a calculator of ASE, such as ESCNCalculator()")
 
 
-def _first_step(target: Atoms | RelaxedCell) -> RelaxStep:
+def _record_first(path: RelaxPath) -> None:
     try:
-        return _measure(target, 0)
+        path.record()
     except PropertyNotImplementedError as error:
         if "stress" in str(error):
             raise InputError(
@@ -237,38 +222,3 @@ def _first_step(target: Atoms | RelaxedCell) -> RelaxStep:
                 "forces (--forces gradient, in Python ESCNCalculator(forces='gradient')), or another model"
             ) from error
         raise InputError(f"a relaxation needs forces, and the calculator has none: {error}") from error
-
-
-def _measure(target: Atoms | RelaxedCell, index: int) -> RelaxStep:
-    atoms = target if isinstance(target, Atoms) else target.atoms
-    energy = float(atoms.get_potential_energy())
-    largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
-    if not np.isfinite([energy, largest]).all():
-        raise CalculationError(f"energy {energy} eV and fmax {largest} eV/Å at step {index} are not finite numbers")
-    if isinstance(target, Atoms):
-        return RelaxStep(index, energy, largest)
-    stress = tuple(float(component) for component in atoms.get_stress())
-    if not np.isfinite(stress).all():
-        raise CalculationError(f"the stress {stress} eV/Å³ at step {index} is not finite")
-    volume = float(atoms.cell.volume)
-    enthalpy = energy + target.scalar_pressure * volume
-    return CellStep(index, energy, largest, target.largest_stress(), stress, volume, enthalpy)
-
-
-def _displacements(start: Atoms, end: Atoms) -> np.ndarray:
-    """Distances in Å between first positions, moved with the cell, and last ones, (N,)."""
-    carried = start.copy()
-    carried.set_constraint()
-    if (start.cell != end.cell).any():
-        carried.set_cell(end.cell, scale_atoms=True)
-    distances: np.ndarray = np.linalg.norm(end.positions - carried.positions, axis=1)
-    return distances
-
-
-def _frozen_copy(atoms: Atoms) -> Atoms:
-    """Copy a frame together with its results, which then no longer depend on the calculator."""
-    frame = atoms.copy()
-    results = {name: atoms.calc.results[name] for name in SAVED_PROPERTIES if name in atoms.calc.results}
-    frame.calc = SinglePointCalculator(frame, **results)
-    frame.calc.name = atoms.calc.name
-    return frame

@@ -16,7 +16,7 @@ ENERGY_RISE_WORTH_A_NOTE = 0.05
 DISPLACEMENT_WORTH_A_NOTE = 1.0
 """Å. About the length of a short bond: an atom that went farther may have changed its site or left its molecule."""
 
-Reason = Literal["converged", "step limit", "interrupted", "failed"]
+Reason = Literal["converged", "step limit", "stopped", "interrupted", "failed"]
 
 
 class EnergyRiseWarning(UserWarning):
@@ -85,9 +85,10 @@ class RelaxResult:
         The last frame, with its constraints and a calculator that holds its energy (eV), forces (eV/Å) and, where the
         calculator of the relaxation has it, stress (eV/Å³).
     reason : str
-        ``"converged"``, ``"step limit"``, ``"interrupted"`` (Ctrl-C) or ``"failed"``.
+        ``"converged"``, ``"step limit"``, ``"stopped"`` (by a callback of ``relax_batch``), ``"interrupted"`` (Ctrl-C)
+        or ``"failed"``.
     message : str
-        What failed, and after which step; empty unless ``reason`` is ``"failed"``.
+        What failed, and after which step, or the words of the callback; else empty.
     history : tuple of RelaxStep
         Energy and fmax of every frame, the input structure first; ``CellStep`` if the cell was to relax.
     max_displacement : float

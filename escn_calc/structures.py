@@ -56,6 +56,8 @@ class StructureBatch:
         Periodic directions, per structure.
     natoms : Tensor, (B,) int64
         Atoms per structure, each at least 1.
+    indices : Tensor, (B,) int64
+        Where each structure stands in the list that was given: its number in messages.
     """
 
     numbers: Tensor
@@ -63,9 +65,10 @@ class StructureBatch:
     cells: Tensor
     pbc: Tensor
     natoms: Tensor
+    indices: Tensor
 
     @classmethod
-    def from_atoms(cls, structures: Sequence[Atoms]) -> "StructureBatch":
+    def from_atoms(cls, structures: Sequence[Atoms], first_index: int = 0) -> "StructureBatch":
         """Check structures and copy them into one batch on the CPU.
 
         Parameters
@@ -73,6 +76,8 @@ class StructureBatch:
         structures : sequence of ase.Atoms
             May be empty. Never changed. Constraints, tags and velocities are ignored; charges and spins too, with one
             :class:`UnusedInputWarning` per process.
+        first_index : int
+            Number of the first structure in messages.
 
         Raises
         ------
@@ -80,8 +85,8 @@ class StructureBatch:
             Not ``Atoms``; no atoms; an atomic number outside 1…118; positions or cell NaN, infinite or beyond
             1e6 Å; cell vectors of periodic directions that are zero or (nearly) linearly dependent.
         """
-        _check_is_list(structures)
-        for index, atoms in enumerate(structures):
+        check_is_list(structures)
+        for index, atoms in enumerate(structures, first_index):
             _check(index, atoms)
         if not structures:
             return cls(
@@ -90,6 +95,7 @@ class StructureBatch:
                 cells=torch.zeros(0, 3, 3, dtype=torch.float64, device="cpu"),
                 pbc=torch.zeros(0, 3, dtype=torch.bool, device="cpu"),
                 natoms=torch.zeros(0, dtype=torch.int64, device="cpu"),
+                indices=torch.zeros(0, dtype=torch.int64, device="cpu"),
             )
         return cls(
             numbers=torch.from_numpy(np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64)),
@@ -97,6 +103,16 @@ class StructureBatch:
             cells=torch.from_numpy(np.stack([_completed_cell(atoms) for atoms in structures])),
             pbc=torch.from_numpy(np.stack([atoms.pbc for atoms in structures])),
             natoms=torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64, device="cpu"),
+            indices=torch.arange(first_index, first_index + len(structures), device="cpu"),
+        )
+
+    @classmethod
+    def joined(cls, batches: Sequence["StructureBatch"]) -> "StructureBatch":
+        """Put one or more batches on one device behind each other."""
+        if len(batches) == 1:
+            return batches[0]
+        return cls(
+            **{field.name: torch.cat([getattr(batch, field.name) for batch in batches]) for field in fields(cls)}
         )
 
     @property
@@ -125,10 +141,11 @@ class StructureBatch:
         return StructureBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     def describe_structure(self, structure: int) -> str:
-        """Name a structure for a message: ``structure 2 (CuO)``, counted from 0 in the list given."""
+        """Name a structure of the batch for a message: ``structure 2 (CuO)``, counted from 0 in the list given."""
         first = int(self.first_atoms[structure])
         numbers = self.numbers[first : first + int(self.natoms[structure])]
-        return f"structure {structure} ({Symbols(numbers.cpu().numpy()).get_chemical_formula()})"
+        index = int(self.indices[structure])
+        return f"structure {index} ({Symbols(numbers.cpu().numpy()).get_chemical_formula()})"
 
     def describe_atom(self, atom: int) -> str:
         """Name an atom of the batch for a message: ``atom 5 (Cu)``, counted from 0 in its own structure."""
@@ -166,10 +183,7 @@ def check_elements(
         )
     if known is None:
         return
-    known_numbers = torch.tensor(
-        [number for number, symbol in enumerate(chemical_symbols) if symbol in known], device=batch.numbers.device
-    )
-    unseen = ~torch.isin(batch.numbers, known_numbers)
+    unseen = ~_is_among(known).to(batch.numbers.device)[batch.numbers]
     if not unseen.any():
         return
     trained_on = " ".join(symbol for symbol in chemical_symbols if symbol in known)
@@ -184,6 +198,12 @@ def check_elements(
         f"(trained on {trained_on})",
         UnseenElementWarning,
     )
+
+
+@cache
+def _is_among(symbols: frozenset[str]) -> Tensor:
+    """Whether each atomic number has one of some symbols, (119,) bool."""
+    return torch.tensor([symbol in symbols for symbol in chemical_symbols], device="cpu")
 
 
 def _first_atom(batch: StructureBatch, where: Tensor) -> str:
@@ -205,7 +225,8 @@ def caller_level() -> int:
     return level
 
 
-def _check_is_list(structures: object) -> None:
+def check_is_list(structures: object) -> None:
+    """Make sure that structures come in a list; an ``InputError`` says what was found instead."""
     if isinstance(structures, Atoms):
         raise InputError("expected a list of ase.Atoms, found one ase.Atoms object: pass [atoms]")
     if not isinstance(structures, Sequence):

@@ -115,6 +115,20 @@ def test_md_langevin(tmp_path):
     assert all(100 < temperature < 600 for temperature in temperatures)
 
 
+def test_neb_batched(tmp_path):
+    output = run("neb_batched.py", folder=tmp_path)
+    assert re.search(r"^converged after \d+ steps$", output, flags=re.MULTILINE)
+    barrier = re.search(r"^barrier (\d\.\d{3}) eV, energy of the end [+-]\d\.\d{3} eV$", output, flags=re.MULTILINE)[1]
+    assert 0.1 < float(barrier) < 1.0
+    assert (tmp_path / "neb_batched.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_saddle_search(tmp_path):
+    output = run("saddle_search.py", folder=tmp_path)
+    assert re.search(r"^(Sella|MinModeTranslate): converged after \d+ steps$", output, flags=re.MULTILINE)
+    assert re.search(r"^imaginary modes \[\d+\.\d?\] cm⁻¹; real ones \[\S+ +\S+\] cm⁻¹$", output, flags=re.MULTILINE)
+
+
 def test_training_data(tmp_path):
     output = run("training_data.py", "1", folder=tmp_path)
     assert output == "training_data.extxyz: 18 structures in 9 groups\n"

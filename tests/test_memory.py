@@ -1,31 +1,35 @@
-"""The estimate of what a backward pass keeps, against what it keeps."""
+"""The estimate of what an evaluation takes, against what it takes, and what follows where that is too much."""
 
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from escn_calc import memory
+from escn_calc import energy_model, memory
 from escn_calc.energy_model import EnergyModel
+from escn_calc.errors import OutOfMemoryError
 from escn_calc.graph import radius_graph
+from escn_calc.memory import Footprint, Size, Way
 from escn_calc.structures import StructureBatch
 from tests.finite_differences import triclinic_slab
-from tests.parity import MODELS, checkpoint
+from tests.parity import checkpoint
 from tests.smooth import smooth_checkpoint
 
 
-def parts(model, checkpoint_layers=None):
-    stored = smooth_checkpoint(layers=3) if model == "smooth" else checkpoint(model)
-    energy_model = EnergyModel(stored, "cpu", torch.float64, None, checkpoint_layers)
+def parts(name, checkpoint_layers=None):
+    stored = smooth_checkpoint(layers=3) if name == "smooth" else checkpoint(name)
+    model = EnergyModel(stored, "cpu", torch.float64, None, checkpoint_layers)
     config = stored.config
     batch = StructureBatch.from_atoms([triclinic_slab(config.cutoff, config.max_neighbors)])
-    return energy_model, batch, radius_graph(batch, config.cutoff, config.max_neighbors)
+    return model, batch, radius_graph(batch, config.cutoff, config.max_neighbors)
 
 
-def bytes_kept(energy_model, batch, graph):
+def bytes_kept(model, batch, graph):
     """Storage of all tensors saved for the backward pass, parameters and grids apart."""
-    lasting = [*energy_model.network.parameters(), *energy_model.network.buffers()]
+    lasting = [*model.network.parameters(), *model.network.buffers()]
     own = {tensor.untyped_storage().data_ptr() for tensor in lasting}
     kept = {}
 
@@ -36,26 +40,97 @@ def bytes_kept(energy_model, batch, graph):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        energy_model.evaluate(batch, graph, "gradient")
+        model.evaluate(batch, graph, "gradient")
     return sum(kept.values())
 
 
-@pytest.mark.parametrize("model", [*MODELS, "smooth"])
-def test_estimate(model, record_figure):
-    energy_model, batch, graph = parts(model, checkpoint_layers=False)
-    kept = bytes_kept(energy_model, batch, graph)
-    estimate = memory.kept_bytes(energy_model.config, batch.num_atoms, len(graph.source), torch.float64)
-    record_figure(f"memory of a backward pass, {model}", f"{kept / 1e6:.1f} MB, estimate {estimate / kept:.2f} of it")
-    assert 0.7 < estimate / kept < 1.1
+def peak_bytes(evaluate):
+    """Largest sum of all that torch allocates meanwhile."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        evaluate()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(np.cumsum([event.nbytes() for event in events]))
 
 
-@pytest.mark.parametrize(("free", "expected"), [(1e12, False), (1e5, True)])
-def test_layers_are_recomputed_where_memory_is_short(monkeypatch, free, expected):
-    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
-    energy_model, batch, graph = parts("l6m2")
-    assert energy_model._checkpoints(batch, graph) is expected
-    asked, *_ = parts("l6m2", checkpoint_layers=not expected)
-    assert asked._checkpoints(batch, graph) is not expected
+@pytest.mark.parametrize("forces", ["direct", "gradient"])
+@pytest.mark.parametrize("name", ["l6m2", "multires", "linearsigmoid_basis", "smooth"])
+def test_estimate(name, forces, record_figure):
+    """The first three ways, and parts of an eighth, against what torch allocates."""
+    model, batch, graph = parts(name)
+    size = Size(batch.num_atoms, len(graph.source))
+    estimated = [Way(False), Way(True), Way(True, size.edges // 8 + 1)] if forces == "gradient" else [Way()]
+    ratios = []
+    for way in estimated:
+        taken = peak_bytes(lambda: model._evaluate(batch, graph, forces, None, way))  # noqa: B023
+        ratios.append(model._needed_bytes(size, forces, way) / taken)
+    record_figure(f"estimated memory, {name} {forces}", ", ".join(f"{ratio:.2f}" for ratio in ratios) + " of it")
+    assert all(0.9 < ratio < 2 for ratio in ratios)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_less_is_kept_where_memory_is_short(monkeypatch, number):
+    """The fastest way that fits is taken, not a faster one and not a thriftier one."""
+    model, *_ = parts("l6m2")
+    size = Size(10, 400)
+    way = list(memory.ways(size.edges, True, "cpu"))[number]
+    monkeypatch.setattr(energy_model, "NEGLIGIBLE", 0)
+    monkeypatch.setattr(energy_model, "affordable_bytes", lambda device: model._needed_bytes(size, "gradient", way))
+    assert model._affordable_way(size, "gradient", 0) == way
+    assert model.fits(size, "gradient") is (number == 0)
+
+
+def test_what_was_asked_for_is_kept(monkeypatch):
+    monkeypatch.setattr(energy_model, "affordable_bytes", lambda device: 1e12)
+    size = Size(10, 400)
+    for choice in (True, False):
+        model, *_ = parts("l6m2", checkpoint_layers=choice)
+        assert model._affordable_way(size, "gradient", 0).recompute is choice
+
+
+def test_nothing_fits(monkeypatch):
+    monkeypatch.setattr(energy_model, "affordable_bytes", lambda device: 1e6)
+    model, *_ = parts("l6m2")
+    assert not model.fits(Size(100, 4000), "direct")
+    with pytest.raises(
+        OutOfMemoryError, match=r"100 atoms with about 4000 edges take at least 0\.\d+ GB, but only 0\.001 GB"
+    ):
+        model.check_fits(Size(100, 4000), "direct")
+    model.check_fits(Size(1, 10), "direct")
+    with pytest.raises(OutOfMemoryError, match="take at least 3 GB"):
+        model.check_fits(Size(1, 10), "direct", search_bytes=3e9)
+
+
+def test_ways_take_less_and_less():
+    footprint, size = Footprint.of(parts("l6m2")[0].config), Size(100, 4000)
+    for gradient in (True, False):
+        found = list(memory.ways(size.edges, gradient, "cuda"))
+        assert len(found) == 1 + memory.THRIFTIEST and found[0] == Way()
+        needed = [footprint.peak(size, gradient, way) for way in found]
+        assert needed == sorted(needed, reverse=True)
+
+
+@pytest.mark.parametrize(("edges", "threads", "expected"), [(999, 1, None), (1001, 1, 501), (4196, 2, 1399)])
+def test_edges_at_once_on_a_cpu(monkeypatch, edges, threads, expected):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert memory.edges_for_caches(edges) == expected
+    assert next(memory.ways(edges, False, "cpu")) == Way(False, expected)
+    assert next(memory.ways(edges, True, "cpu")) == Way()
+
+
+def test_memory_is_measured_where_an_allocator_counts(monkeypatch):
+    """The probe runs once for each kind of forces; the second run counts, after the device has warmed up."""
+    model, *_ = parts("l6m2")
+    runs = []
+    monkeypatch.setattr(EnergyModel, "_evaluate", lambda self, batch, graph, forces, *_: runs.append(forces))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1000)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: runs.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 1000 + 12345678)
+    plain = model._needed_bytes(Size(10, 400), "direct", Way())
+    model.device = "cuda"
+    factors = [model._needed_bytes(Size(10, 400), forces, Way()) / plain for forces in ("direct", "direct", None)]
+    assert runs == ["direct", "reset", "direct"]
+    assert factors[0] == factors[1] == factors[2] != 1
 
 
 def test_recomputing_keeps_less():

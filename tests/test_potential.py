@@ -19,7 +19,7 @@ from escn_calc.convergence import (
     converged_longitudes,
     roll_residual,
 )
-from escn_calc.errors import CalculationError, CheckpointError, InputError
+from escn_calc.errors import CalculationError, CheckpointError, InputError, OutOfMemoryError
 from escn_calc.graph import radius_graph
 from escn_calc.nn.rotations import edge_frames, rolled
 from escn_calc.potential import Potential, Prediction, ReducedPrecisionWarning, load_potential
@@ -441,7 +441,7 @@ def test_out_of_memory_is_named(failure, monkeypatch):
         raise failure
 
     monkeypatch.setattr(potential._model.network, "forward", fail)
-    with pytest.raises(CalculationError, match="out of memory on cpu for 1 structures with 5 atoms"):
+    with pytest.raises(OutOfMemoryError, match=r"structure 0 \(CH4\): out of memory on cpu; use a smaller structure"):
         potential.evaluate([molecule("CH4")])
 
 
@@ -452,7 +452,7 @@ def test_other_failures_of_torch_are_named(monkeypatch):
         raise RuntimeError("something else\nand a stack of C++")
 
     monkeypatch.setattr(potential._model.network, "forward", fail)
-    with pytest.raises(CalculationError, match=r"1 structures with 5 atoms together failed on cpu: something else$"):
+    with pytest.raises(CalculationError, match=r"structure 0 \(CH4\): the evaluation failed on cpu: something else$"):
         potential.evaluate([molecule("CH4")])
 
 

@@ -19,7 +19,7 @@ from ase.vibrations import VibrationsData
 
 from escn_calc import ESCNCalculator
 from escn_calc.constraints import free_indices
-from escn_calc.errors import CalculationError, InputError
+from escn_calc.errors import BatchError, CalculationError, InputError
 from escn_calc.hessian import ASYMMETRY_WORTH_A_WARNING, AsymmetricHessianWarning, hessian
 from escn_calc.vibrations import adsorbate_indices, vibrations
 from tests.smooth import rattled_slab, write_smooth_model
@@ -281,7 +281,7 @@ def test_progress_counts_displaced_structures(water):
     assert seen == [(number, 6) for number in range(1, 7)]
 
 
-def test_batches_are_bounded(adsorbed, loader, monkeypatch):
+def test_model_gets_displaced_structures_in_few_parts(adsorbed, loader, monkeypatch):
     sizes, seen = [], []
 
     def evaluate(self, structures, search=None, original=ToyPotential.evaluate):
@@ -289,14 +289,27 @@ def test_batches_are_bounded(adsorbed, loader, monkeypatch):
         return original(self, structures)
 
     monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
-    monkeypatch.setattr("escn_calc.hessian.ATOMS_IN_A_BATCH", 4 * len(adsorbed) + 1)
     expected = hessian(adsorbed, EMT(), [7, 8])
-    found = hessian(adsorbed, ESCNCalculator(), [7, 8], progress=lambda done, total: seen.append((done, total)))
-    assert sizes == [4, 4, 4]
-    assert seen == [(4, 12), (8, 12), (12, 12)]
-    np.testing.assert_allclose(found, expected, atol=1e-3)  # the toy model rounds its forces to float32
-    monkeypatch.setattr("escn_calc.hessian.ATOMS_IN_A_BATCH", 1)
-    np.testing.assert_array_equal(hessian(adsorbed, ESCNCalculator(), [7, 8]), found)
+    whole = hessian(adsorbed, ESCNCalculator(), [7, 8], progress=lambda done, total: seen.append((done, total)))
+    np.testing.assert_allclose(whole, expected, atol=1e-3)  # the toy model rounds its forces to float32
+    monkeypatch.setattr("escn_calc.hessian.SMALLEST_PART", 2)
+    for parts, at_once in ((3, 4), (12, 2)):
+        monkeypatch.setattr("escn_calc.hessian.PARTS", parts)
+        found = hessian(adsorbed, ESCNCalculator(), [7, 8], progress=lambda done, total: seen.append((done, total)))
+        np.testing.assert_array_equal(found, whole)
+        assert at_once in sizes
+    assert sizes == [12] + 3 * [4] + 6 * [2]
+    assert seen == [(done, 12) for done in (12, 4, 8, 12, 2, 4, 6, 8, 10, 12)]
+
+
+def test_displaced_structure_that_fails_gives_its_own_error(adsorbed, loader, monkeypatch):
+    def evaluate(self, structures, search=None):
+        raise BatchError([None] * len(structures), {3: CalculationError("structure 3 (Cu8N): the energy is nan")})
+
+    monkeypatch.setattr(ToyPotential, "evaluate", evaluate)
+    with pytest.raises(CalculationError, match=r"^structure 3 \(Cu8N\): the energy is nan") as caught:
+        hessian(adsorbed, ESCNCalculator(), [8])
+    assert type(caught.value) is CalculationError
 
 
 @pytest.mark.parametrize(
@@ -478,6 +491,11 @@ def test_gradient_forces_are_symmetric_where_direct_ones_are_not(record_figure):
 
 def test_calculator_gives_saddle_searches_its_hessian(smooth):
     atoms = molecule("H2O")
-    atoms.set_constraint(FixAtoms([0]))
     calculator = ESCNCalculator(smooth, dtype="float64")
-    np.testing.assert_array_equal(calculator.get_hessian(atoms), hessian(atoms, calculator, [0, 1, 2]))
+    free = calculator.get_hessian(atoms)
+    np.testing.assert_array_equal(free, hessian(atoms, calculator, [0, 1, 2]))
+    atoms.set_constraint(FixAtoms([1]))
+    held = calculator.get_hessian(atoms)
+    np.testing.assert_array_equal(held[np.ix_([0, 1, 2, 6, 7, 8], [0, 1, 2, 6, 7, 8])], hessian(atoms, calculator))
+    np.testing.assert_array_equal(held, held.T)
+    assert not held[3:6].any() and np.abs(free[3:6]).max() > 1

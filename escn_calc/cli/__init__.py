@@ -22,7 +22,7 @@ SUBCOMMANDS = {
     "evaluate": ("escn_calc.cli.evaluate", "Compare a model with labelled structures: metrics, tables, plots."),
     "md": ("escn_calc.cli.md", "Molecular dynamics of one structure."),
     "models": ("escn_calc.cli.models", "List, show, fetch, convert and verify models."),
-    "relax": ("escn_calc.cli.relax", "Relax the atomic positions of one structure."),
+    "relax": ("escn_calc.cli.relax", "Relax the atomic positions of one structure, or of many together."),
     "train": ("escn_calc.cli.train", "Train a model, or fine-tune one, on labelled structures."),
     "vibrations": ("escn_calc.cli.vibrations", "Vibrational modes and harmonic free energy of an adsorbate."),
 }

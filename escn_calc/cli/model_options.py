@@ -64,6 +64,22 @@ def evaluation_options(command: Command) -> Command:
 
 def structure_options(command: Command) -> Command:
     """Add ``--fix-tags``, ``--fix-below-height`` and ``--index``."""
+    return fixing_options(
+        _with_options(
+            command,
+            click.option(
+                "--index",
+                type=int,
+                default=-1,
+                show_default=True,
+                help="Which structure of a file with several: 0 is the first, -1 the last.",
+            ),
+        )
+    )
+
+
+def fixing_options(command: Command) -> Command:
+    """Add ``--fix-tags`` and ``--fix-below-height``."""
     return _with_options(
         command,
         click.option(
@@ -79,13 +95,6 @@ def structure_options(command: Command) -> Command:
             metavar="ANGSTROM",
             help="Fix the atoms less than this many Å above the lowest atom, measured along the surface normal "
             "(perpendicular to the first two cell vectors; z without a cell).",
-        ),
-        click.option(
-            "--index",
-            type=int,
-            default=-1,
-            show_default=True,
-            help="Which structure of a file with several: 0 is the first, -1 the last.",
         ),
     )
 

@@ -1,8 +1,12 @@
-"""``escn relax``: relax the positions of one structure, and its cell if asked to, and keep what explains the result."""
+"""``escn relax``: relax positions, and cells if asked to, and keep what explains the result.
+
+One structure is relaxed here, many in :mod:`escn_calc.cli.relax_many`.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -16,8 +20,9 @@ from rich.console import Console
 from escn_calc import ESCNCalculator
 from escn_calc.cell_relaxation import CELLS, Cell, check_cell_options
 from escn_calc.checkpoints.checksum import file_sha256
-from escn_calc.cli.model_options import model_options, output_options, structure_options
+from escn_calc.cli.model_options import fixing_options, model_options, output_options
 from escn_calc.cli.outputs import model_record, settings_record
+from escn_calc.cli.relax_members import frame_index, matching_files
 from escn_calc.cli.relax_outputs import OutputFiles, cell_record, summary_table, write_results
 from escn_calc.cli.structure_input import fix_atoms, fixed_atoms, read_structure
 from escn_calc.errors import CalculationError, InputError
@@ -35,28 +40,43 @@ from escn_calc.relax import (
 from escn_calc.relax import relax as run_relaxation
 
 NOT_CONVERGED = 3
+FOR_MANY = ("batch_size", "trajectories", "resume")
+MANY_OPTIMIZER = "LBFGS"
 
 
-def _optimizer_as_ase_writes_it(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    try:
-        return optimizer_name(value)
-    except InputError as error:
-        raise click.BadParameter(str(error)) from error
+def _as_usage_error(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Turn what refuses a value with ``InputError`` into a callback of click."""
+
+    def callback(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        try:
+            return parse(value)
+        except InputError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return callback
 
 
 @click.command(
     epilog="Exit status: 0 converged, 1 error, 2 wrong usage, 3 step limit reached before convergence, 130 interrupted "
-    "with Ctrl-C, 143 with SIGTERM (in both cases what was computed until then is kept)."
+    "with Ctrl-C, 143 with SIGTERM (in both cases what was computed until then is kept). Of many structures: 0 all "
+    "converged, 1 some failed, 3 some reached the step limit."
 )
-@click.argument("structure", type=click.Path(path_type=Path))
+@click.argument(
+    "structures",
+    metavar="STRUCTURE...",
+    type=click.Path(path_type=Path),
+    nargs=-1,
+    required=True,
+    callback=_as_usage_error(matching_files),
+)
 @model_options
 @click.option(
     "--optimizer",
-    callback=_optimizer_as_ase_writes_it,
+    callback=_as_usage_error(optimizer_name),
     default="BFGS",
     show_default=True,
     metavar="NAME",
-    help=f"Optimiser of ASE: {', '.join(OPTIMIZERS)}.",
+    help=f"Optimiser of ASE: {', '.join(OPTIMIZERS)}. For many structures {MANY_OPTIMIZER} is the default.",
 )
 @click.option(
     "--fmax",
@@ -94,12 +114,34 @@ def _optimizer_as_ase_writes_it(ctx: click.Context, parameter: click.Parameter, 
     metavar="GPA",
     help="With --cell full or isotropic: pressure from outside in GPa.",
 )
-@structure_options
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Of many structures: relax at most N at the same time; 1 is one after the other.  [default: what fills the "
+    "device]",
+)
+@click.option("--trajectories", is_flag=True, help="Of many structures: write every step of each into a trajectory.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Of many structures: go on with the run in the output folder, however it ended. Starts from the beginning if "
+    "there is none.",
+)
+@fixing_options
+@click.option(
+    "--index",
+    default="-1",
+    show_default=True,
+    callback=_as_usage_error(frame_index),
+    help="Which structure of a file with several: 0 is the first, -1 the last. A slice as in Python takes many: "
+    "':' is all, '::10' every tenth.",
+)
 @output_options("NAME")
 @click.pass_context
 def relax(
     ctx: click.Context,
-    structure: Path,
+    structures: list[Path],
     model: str,
     device: str,
     dtype: str,
@@ -111,13 +153,16 @@ def relax(
     cell: Cell,
     smax: float,
     pressure: float,
+    batch_size: int | None,
+    trajectories: bool,
+    resume: bool,
     fix_tags: tuple[int, ...],
     fix_below_height: float | None,
-    index: int,
+    index: int | slice,
     output_dir: Path | None,
     overwrite: bool,
 ) -> None:
-    """Relax the atomic positions in the file STRUCTURE and, with --cell, its cell.
+    """Relax the atomic positions in the file STRUCTURE and, with --cell, its cell; or those of many structures.
 
     STRUCTURE is any file that ASE can read (extxyz, POSCAR, CIF, .traj, ...); pymatgen is tried where ASE fails.
     Constraints in the file are kept; --fix-tags and --fix-below-height fix further atoms. Fixed atoms go along with a
@@ -127,8 +172,17 @@ def relax(
     forces in eV/Å and, where the model has it, stress in eV/Å³), NAME.png (energy, largest force and, with --cell,
     stress against step) and NAME.json (what was run: model and its
     sha256, versions, settings, result).
+
+    Several files, a quoted pattern such as 'slabs/*.xyz', or one file with a slice as its --index are many structures,
+    which are relaxed together. Results, in runs/NAME_many: NAME.db, an ASE database with a row for each structure as
+    soon as it has ended, and NAME.json; with --trajectories NAME_trajectories. A structure that fails does not cost the
+    others.
     """
     _refuse_meaningless(ctx, cell)
+    if len(structures) > 1 or isinstance(index, slice):
+        ctx.exit(0 if _relax_many(ctx) else NOT_CONVERGED)
+    _refuse_what_is_for_many(ctx)
+    (structure,) = structures
     name = structure.stem
     files = OutputFiles.in_folder(output_dir or Path("runs") / name, name)
     files.check(structure, replace=overwrite)
@@ -153,7 +207,8 @@ def relax(
             trajectory=files.trajectory,
             progress=lambda step: progress.print(_progress_line(step)),
         )
-    record = _record(ctx.params, source, calculator, result)
+    settings = {key: value for key, value in ctx.params.items() if key not in (*FOR_MANY, "structures")}
+    record = _record({**settings, "structure": structure}, source, calculator, result)
     write_results(result, card, fmax, smax, files, record)
     Console(highlight=False).print(summary_table(result, card))
     click.echo(f"Results are in {files.trajectory.parent}/")
@@ -162,6 +217,30 @@ def relax(
     if result.reason == "interrupted":
         raise KeyboardInterrupt
     ctx.exit(0 if result.converged else NOT_CONVERGED)
+
+
+def _relax_many(ctx: click.Context) -> bool:
+    """Relax many structures as the options say, and return whether all of them converged."""
+    from escn_calc.cli.relax_many import ManyRequest, relax_many
+
+    options = dict(ctx.params)
+    if options["resume"] and options["overwrite"]:
+        raise click.UsageError("--resume continues the files that --overwrite replaces; give only one of them")
+    if ctx.get_parameter_source("optimizer") is not ParameterSource.COMMANDLINE:
+        options["optimizer"] = MANY_OPTIMIZER
+    check_limits(options["fmax"], options["steps"])
+    check_cell_options(options["cell"], options["smax"], options["pressure"])
+    model = {key: options[key] for key in ("device", "dtype", "forces", "frames")}
+    return relax_many(ManyRequest.of_options(options), ESCNCalculator(options["model"], **model))
+
+
+def _refuse_what_is_for_many(ctx: click.Context) -> None:
+    for name in FOR_MANY:
+        if ctx.params[name]:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(
+                f"{option} is for many structures: several files, or one with a slice as its --index, such as ':'"
+            )
 
 
 def _refuse_meaningless(ctx: click.Context, cell: Cell) -> None:

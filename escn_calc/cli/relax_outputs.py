@@ -176,6 +176,7 @@ def _ending(result: RelaxResult) -> str:
     words = {
         "converged": "[green]converged[/green]",
         "step limit": "[yellow]not converged: step limit reached[/yellow]",
+        "stopped": "[yellow]not converged: stopped[/yellow]",
         "interrupted": "[yellow]not converged: interrupted[/yellow]",
         "failed": "[red]not converged: an evaluation failed[/red]",
     }

@@ -34,9 +34,7 @@ def read_structure(path: Path, index: int = -1) -> Atoms:
     from ase.io import read
     from ase.io.formats import UnknownFileTypeError
 
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"structure file {str(path)!r} {problem}; give the path of a structure file")
+    check_is_file(path)
     try:
         found = read(path, index=":", do_not_split_by_at_sign=True)
         frames = found if isinstance(found, list) else [found]
@@ -45,10 +43,34 @@ def read_structure(path: Path, index: int = -1) -> Atoms:
     if not -len(frames) <= index < len(frames):
         raise InputError(f"{str(path)!r} has {len(frames)} structure(s), so there is no index {index} (the first is 0)")
     atoms: Atoms = frames[index]
+    check_usable(atoms, path)
+    return atoms
+
+
+def check_is_file(path: Path) -> None:
+    """Make sure that there is a file to read.
+
+    Raises
+    ------
+    InputError
+        There is none, or it is a folder.
+    """
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"structure file {str(path)!r} {problem}; give the path of a structure file")
+
+
+def check_usable(atoms: Atoms, path: Path) -> None:
+    """Make sure that what was read from a file is a structure with definite atoms.
+
+    Raises
+    ------
+    InputError
+        It has no atoms, or a site that is only partly occupied.
+    """
     if len(atoms) == 0:
         raise InputError(f"{str(path)!r} holds a structure without atoms")
     _refuse_partial_occupancy(atoms, path)
-    return atoms
 
 
 def fix_atoms(atoms: Atoms, tags: Sequence[int] = (), below_height: float | None = None) -> Atoms:

@@ -2,25 +2,27 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from escn_calc.checkpoints.card import ModelCard
 from escn_calc.constraints import free_indices
-from escn_calc.errors import InputError
-from escn_calc.evaluation.batches import Progress, evaluate_batches, plan_batches, refused_elements, structure_size
+from escn_calc.errors import ESCNError, InputError
 from escn_calc.evaluation.energy_reference import reference_energies
 from escn_calc.evaluation.metrics import Comparison, compute_metrics
 from escn_calc.evaluation.report import Report
 from escn_calc.evaluation.tables import element_rows, group_rows
+from escn_calc.graph import radius_graph
 from escn_calc.labels import LabelledFrame
 from escn_calc.options import ENERGY_REFERENCES, check_option
 from escn_calc.potential import Potential, Prediction
-from escn_calc.structures import caller_level
+from escn_calc.structures import StructureBatch, caller_level
 
 FRAMES_NAMED = 5
+
+Progress = Callable[[int, int], None]
 
 
 class EnergyReferenceWarning(UserWarning):
@@ -78,10 +80,10 @@ def evaluate_model(
     _check_skipped(len(accepted), skipped, potential, skip_unsupported)
     _check_labels(accepted, potential)
     _check_tags(accepted, fixed_tags)
-    sizes = [structure_size(frame.atoms, frame.origin, potential) for frame in accepted]
-    batches = plan_batches(sizes, potential)
+    for frame in accepted:
+        _check_structure(frame, potential)
     start = time.perf_counter()
-    predictions = evaluate_batches([frame.atoms for frame in accepted], batches, potential, progress)
+    predictions = _predictions(accepted, potential, progress)
     seconds = time.perf_counter() - start
     counted = [_counted(frame, all_atoms, fixed_tags) for frame in accepted]
     compared = [_comparison(*parts) for parts in zip(accepted, counted, predictions, strict=True)]
@@ -107,7 +109,7 @@ def _by_elements(
     frames: Sequence[LabelledFrame], potential: Potential
 ) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
     """Divide frames into those whose elements the model takes and the others."""
-    refused = refused_elements({int(number) for frame in frames for number in frame.atoms.numbers}, potential)
+    refused = _refused_elements({int(number) for frame in frames for number in frame.atoms.numbers}, potential)
     accepted: list[LabelledFrame] = []
     skipped: list[LabelledFrame] = []
     for frame in frames:
@@ -115,12 +117,23 @@ def _by_elements(
     return accepted, skipped
 
 
+def _refused_elements(numbers: Iterable[int], potential: Potential) -> frozenset[int]:
+    """Those of some atomic numbers whose elements a model does not take."""
+    card = potential.card
+    known = card.elements if card.refuse_unseen_elements and card.elements is not None else chemical_symbols
+    return frozenset(
+        number
+        for number in numbers
+        if number >= potential.config.max_num_elements or chemical_symbols[number] not in known
+    )
+
+
 def _check_skipped(accepted: int, skipped: Sequence[LabelledFrame], potential: Potential, skip: bool) -> None:
     if accepted == len(skipped) == 0:
         raise InputError("there are no structures to evaluate")
     if not skipped or (skip and accepted):
         return
-    refused = refused_elements({int(number) for frame in skipped for number in frame.atoms.numbers}, potential)
+    refused = _refused_elements({int(number) for frame in skipped for number in frame.atoms.numbers}, potential)
     symbols = " ".join(chemical_symbols[number] for number in sorted(refused))
     ways_out = "use a model that covers them" + (", or skip these structures (skip_unsupported)" if accepted else "")
     raise InputError(
@@ -151,6 +164,24 @@ def _check_tags(frames: Sequence[LabelledFrame], tags: Sequence[int]) -> None:
     absent = sorted(set(tags) - present)
     if absent:
         raise InputError(f"no atom has the tag {absent[0]}; the tags are {', '.join(map(str, sorted(present)))}")
+
+
+def _check_structure(frame: LabelledFrame, potential: Potential) -> None:
+    """Make sure that a structure has a graph."""
+    try:
+        radius_graph(StructureBatch.from_atoms([frame.atoms]), potential.config.cutoff, potential.config.max_neighbors)
+    except InputError as error:
+        raise InputError(f"{frame.origin}: {error}") from error
+
+
+def _predictions(frames: Sequence[LabelledFrame], potential: Potential, progress: Progress) -> list[Prediction]:
+    found: dict[int, Prediction] = {}
+    for index, outcome in potential.iter_evaluate([frame.atoms for frame in frames]):
+        if isinstance(outcome, ESCNError):
+            raise type(outcome)(f"{frames[index].origin}: {outcome}") from outcome
+        found[index] = outcome
+        progress(len(found), len(frames))
+    return [found[index] for index in range(len(frames))]
 
 
 def _counted(frame: LabelledFrame, all_atoms: bool, fixed_tags: Sequence[int]) -> np.ndarray:

@@ -1,8 +1,11 @@
 """The layers of eSCN: edge embedding, message block, node update (arXiv 2302.03655)."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from escn_calc.nn.config import ESCNConfig
 from escn_calc.nn.edges import Edges
@@ -57,6 +60,17 @@ class MessageBlock(nn.Module):
         self.so2_block_target = SO2Block(config, layout)
         self.activations = nn.ModuleList(GridActivation(config, i) for i in range(len(config.lmax_list)))
 
+    def in_parts(
+        self, x: Tensor, numbers: Tensor, basis: Tensor, envelope: Tensor | None, edges: Edges, edges_at_once: int
+    ) -> Tensor:
+        """Do as ``forward`` for ``edges_at_once`` edges after the other; a derivative computes each part again."""
+        message = torch.zeros_like(x)
+        for start in range(0, len(basis), edges_at_once):
+            which = slice(start, start + edges_at_once)
+            fading = None if envelope is None else envelope[which]
+            message = message + recomputed(self, x, numbers, basis[which], fading, edges.part(which))
+        return message
+
     def forward(self, x: Tensor, numbers: Tensor, basis: Tensor, envelope: Tensor | None, edges: Edges) -> Tensor:
         """Map node features (N, K, C_all) to summed messages of the same shape."""
         edge = self.edge_block(basis, numbers[edges.source.nodes], numbers[edges.target.nodes])
@@ -91,12 +105,31 @@ class LayerBlock(nn.Module):
         self.register_buffer("from_grid", from_grid.T.contiguous(), persistent=False)
         self.register_buffer("owned", _owned_coefficients(config), persistent=False)
 
-    def forward(self, x: Tensor, numbers: Tensor, basis: Tensor, envelope: Tensor | None, edges: Edges) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        numbers: Tensor,
+        basis: Tensor,
+        envelope: Tensor | None,
+        edges: Edges,
+        edges_at_once: int | None = None,
+    ) -> Tensor:
         """Return the update of the node features x, (N, K, C_all)."""
-        message = self.message_block(x, numbers, basis, envelope, edges)
+        inputs = (x, numbers, basis, envelope, edges)
+        if edges_at_once is None or len(basis) <= edges_at_once:
+            message = self.message_block(*inputs)
+        else:
+            message = self.message_block.in_parts(*inputs, edges_at_once)
         samples = F.silu(self.to_grid @ self.fc1_sphere(torch.cat((x, message), dim=-1)))
         samples = F.silu(self.fc2_sphere(samples))
         return self.fc3_sphere(self.from_grid @ samples) * self.owned
+
+
+def recomputed(block: nn.Module, *inputs: Tensor | Edges | int | None) -> Tensor:
+    """Return ``block(*inputs)``, whose intermediate values are computed again when a derivative needs them."""
+    if not torch.is_grad_enabled():
+        return cast(Tensor, block(*inputs))
+    return cast(Tensor, checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False))
 
 
 def _owned_coefficients(config: ESCNConfig) -> Tensor:

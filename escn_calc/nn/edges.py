@@ -41,6 +41,11 @@ class Edges:
         ends = Incidence(source, num_nodes), Incidence(target, num_nodes)
         return cls(*ends, layout, wigner, config.sphere_channels)
 
+    def part(self, which: slice) -> "Edges":
+        """Return some of the edges, between the same nodes."""
+        source, target = (Incidence(end.nodes[which], end.num_nodes) for end in (self.source, self.target))
+        return Edges(source, target, self.layout, [rows[which] for rows in self.wigner], self.channels)
+
     def to_frame(self, x: Tensor, end: Incidence) -> Tensor:
         """Rotate node features into the edge frames.
 

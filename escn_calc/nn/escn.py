@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from escn_calc.nn.blocks import LayerBlock
+from escn_calc.nn.blocks import LayerBlock, recomputed
 from escn_calc.nn.config import ESCNConfig
 from escn_calc.nn.edges import Edges
 from escn_calc.nn.envelope import envelope
@@ -85,6 +84,7 @@ class ESCN(nn.Module):
         vectors: Tensor,
         frames: Tensor | None = None,
         checkpoint_layers: bool = False,
+        edges_at_once: int | None = None,
     ) -> ESCNOutput:
         """Evaluate the network on a radius graph.
 
@@ -97,6 +97,8 @@ class ESCN(nn.Module):
             the canonical frames.
         checkpoint_layers : where derivatives are recorded, keep the input of each layer only and compute the layer
             again for its derivative: less memory, more time, the same numbers.
+        edges_at_once : messages are computed for this many edges after the other, and again for their derivative; None
+            for all at once. Less memory; sums are taken in another order.
 
         Returns
         -------
@@ -117,7 +119,7 @@ class ESCN(nn.Module):
 
         x = self.initial_features(numbers)
         for index, layer in enumerate(self.layer_blocks):
-            inputs = (x, numbers, basis, fading, edges)
+            inputs = (x, numbers, basis, fading, edges, edges_at_once)
             update = recomputed(layer, *inputs) if checkpoint_layers else layer(*inputs)
             x = x + update if index else update
 
@@ -140,9 +142,3 @@ class ESCN(nn.Module):
         scalars = self.sphere_embedding(numbers)[:, None]
         others = scalars.new_zeros(len(numbers), (max(self.config.lmax_list) + 1) ** 2 - 1, scalars.shape[-1])
         return torch.cat((scalars, others), dim=1)
-
-
-def recomputed(layer: nn.Module, *inputs: Tensor | Edges | None) -> Tensor:
-    """Return ``layer(*inputs)``, whose intermediate values are computed again when a derivative needs them."""
-    update: Tensor = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
-    return update

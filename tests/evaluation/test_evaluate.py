@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
@@ -15,8 +14,9 @@ from ase.constraints import FixAtoms
 from escn_calc import ESCNCalculator
 from escn_calc.checkpoints.checkpoint import Checkpoint
 from escn_calc.checkpoints.native import write_native
+from escn_calc.energy_model import EnergyModel
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.evaluation import batches, evaluate_model
+from escn_calc.evaluation import evaluate_model
 from escn_calc.evaluation.evaluate import EnergyReferenceWarning
 from escn_calc.labels import LabelledFrame
 from escn_calc.potential import Potential
@@ -104,79 +104,33 @@ def test_atoms_that_count(frames, model):
 
 
 def test_batches_do_not_matter(frames, model, monkeypatch):
-    calls = []
-    evaluate = Potential.evaluate
-
-    def counting(self, structures):
-        calls.append(len(structures))
-        return evaluate(self, structures)
-
-    monkeypatch.setattr(Potential, "evaluate", counting)
     together = evaluate_model(model, frames)
-    assert calls == [4]
-    monkeypatch.setattr(batches, "EDGES_ON_CPU", 1)
-    steps = []
+    monkeypatch.setattr("escn_calc.potential.EDGES_PER_THREAD", 1)
+    calls, steps = evaluations(monkeypatch), []
     alone = evaluate_model(model, frames, progress=lambda done, total: steps.append((done, total)))
-    assert calls[1:] == [1, 1, 1, 1] and steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert calls == [1, 1, 1, 1] and steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert alone.overall.energy_mae == pytest.approx(together.overall.energy_mae, rel=1e-9)
     assert alone.overall.forces_mae == pytest.approx(together.overall.forces_mae, rel=1e-9)
 
 
-@pytest.mark.parametrize(("limit", "sizes"), [(100, [[0, 1, 2], [3], [4]]), (39, [[0], [1], [2], [3], [4]])])
-def test_batches_are_filled_in_order(model, monkeypatch, limit, sizes):
-    monkeypatch.setattr(batches, "EDGES_ON_CPU", limit)
-    edges = (40, 40, 20, 150, 40)
-    assert batches.plan_batches([batches.Size(5, number) for number in edges], model) == sizes
+def test_a_failure_names_where_the_structure_came_from(frames, model, monkeypatch):
+    def failing(*_, **__):
+        raise RuntimeError("something else")
 
-
-def test_batches_end_where_memory_does(model, monkeypatch):
-    monkeypatch.setattr(batches, "layers_need_checkpointing", lambda config, atoms, edges, dtype, device: atoms > 9)
-    assert batches.plan_batches([batches.Size(5, 1)] * 3, model) == [[0], [1], [2]]
-
-
-def out_of_memory_above(limit, calls):
-    """Evaluation that fails as it does on a full GPU if there are more than ``limit`` structures."""
-    evaluate = Potential.evaluate
-
-    def limited(self, structures):
-        calls.append(len(structures))
-        if len(structures) > limit:
-            raise CalculationError("out of memory") from torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return evaluate(self, structures)
-
-    return limited
-
-
-def test_batches_are_halved_when_cuda_is_out_of_memory(frames, model, monkeypatch):
-    expected = evaluate_model(model, frames)
-    calls = []
-    monkeypatch.setattr("escn_calc.evaluation.evaluate.plan_batches", lambda sizes, model: [[0, 1, 2], [3]])
-    monkeypatch.setattr(Potential, "evaluate", out_of_memory_above(1, calls))
-    found = evaluate_model(model, frames)
-    assert calls == [3, 1, 2, 1, 1, 1]
-    assert found.overall.forces_mae == pytest.approx(expected.overall.forces_mae, rel=1e-9)
-    monkeypatch.setattr(Potential, "evaluate", out_of_memory_above(0, calls))
-    with pytest.raises(CalculationError, match="out of memory"):
+    monkeypatch.setattr(model._model.network, "forward", failing)
+    with pytest.raises(CalculationError, match=r"data.extxyz@0: structure 0 \(C.*failed on cpu: something else"):
         evaluate_model(model, frames)
-
-
-def test_other_failures_are_not_tried_again(frames, model, monkeypatch):
-    calls = []
-
-    def failing(self, structures):
-        calls.append(len(structures))
-        raise CalculationError("the energy is not finite") from RuntimeError("something else")
-
-    monkeypatch.setattr(Potential, "evaluate", failing)
-    with pytest.raises(CalculationError, match="not finite"):
-        evaluate_model(model, frames)
-    assert calls == [4]
 
 
 def evaluations(monkeypatch) -> list[int]:
     calls = []
-    evaluate = Potential.evaluate
-    monkeypatch.setattr(Potential, "evaluate", lambda self, given: calls.append(len(given)) or evaluate(self, given))
+    evaluate = EnergyModel.evaluate
+
+    def counting(self, batch, *rest, **more):
+        calls.append(batch.num_structures)
+        return evaluate(self, batch, *rest, **more)
+
+    monkeypatch.setattr(EnergyModel, "evaluate", counting)
     return calls
 
 
