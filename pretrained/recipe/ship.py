@@ -4,8 +4,8 @@ Run ``python ship.py --model runs/refine/best --test data-all/test.extxyz --chec
 
 Training takes coarse grids for speed; their error averages out over the structures. On the finer ones of ``GRIDS`` the
 same weights give energies that keep their value when a structure turns, and with 37 longitudes forces may leave the
-turning of the edge frames out (``escn_calc.convergence.NEGLIGIBLE_IN_DERIVATIVES``). The card gets the errors on the test split and
-what is found in the folder of the checks; each entry says which command prints it.
+turning of the edge frames out (``escn_calc.convergence.NEGLIGIBLE_IN_DERIVATIVES``). The card gets the errors on the
+test split and what is found in the folder of the checks; each entry says which command prints it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from escn_calc.evaluation.evaluate import evaluate_model
 from escn_calc.evaluation.metrics import Comparison, compute_metrics
 from escn_calc.labels import DataSource, LabelKeys, read_frames
 
-GRIDS = {"resolution": 18, "edge_longitudes": 37, "num_sphere_samples": 648}
+GRIDS = {"resolution": 28, "edge_longitudes": 37, "num_sphere_samples": 648}
 NEAR_EQUILIBRIUM = 1.0
 Figures = dict[str, int | float | str]
 
