@@ -2,7 +2,7 @@
 
 Run from the root of the repository: ``python -m benchmarks.batching``; on a GPU with ``--device cuda --structures 64``.
 Both ways evaluate the same structures and take turns, block after block, so that a busy machine slows both.
-``--edges 250 500 1000 2000`` lets the batches of a CPU, and the parts of a layer, have so many edges per thread: each
+``--edges 250 500 1000 2000`` lets the batches of a CPU, and the blocks of a layer, have so many edges per thread: each
 number takes turns with the others, and the one in use is marked.
 
 Per line: structures per second of wall time, median over the blocks (lowest to highest); processor time per structure,
@@ -17,6 +17,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -88,7 +89,9 @@ def one_by_one(potential: Potential, structures: list[Atoms]) -> None:
 
 def together(potential: Potential, structures: list[Atoms], edges: int) -> None:
     """Evaluate the list, in batches of up to so many edges per thread."""
-    with patch("escn_calc.memory.EDGES_PER_THREAD", edges), patch("escn_calc.potential.EDGES_PER_THREAD", edges):
+    with ExitStack() as stack:
+        for module in ("memory", "potential", "nn.fast_edges"):
+            stack.enter_context(patch(f"escn_calc.{module}.EDGES_PER_THREAD", edges))
         potential.evaluate(structures)
 
 

@@ -9,66 +9,22 @@ the trainer otherwise makes from a configuration file and a data base is put in 
 at the top of its files, but that nothing here uses, may be missing.
 """
 
-import importlib.abc
-import importlib.machinery
 import sys
-import types
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from fairchem.core.models.escn.escn import eSCN
+from fairchem.core.modules.evaluator import Evaluator
+from fairchem.core.modules.loss import DDPLoss
+from fairchem.core.modules.normalization.normalizer import Normalizer
+from fairchem.core.trainers.ocp_trainer import OCPTrainer
 from torch import Tensor
 from torch_geometric.data import Batch
 
+import benchmarks.fairchem_packages  # noqa: F401  (before fairchem)
 from benchmarks.training_worker import Answer, Orders, PacedBatches, read_arrays, read_setting
-
-UNUSED = (
-    *("lmdb", "submitit", "wandb", "torchtnt", "hydra", "omegaconf", "orjson", "torch_sparse", "torch_cluster"),
-    *("torch_scatter", "pymatgen", "huggingface_hub", "tensorboard", "numba", "pydantic", "requests", "monty"),
-)
-
-
-class Nothing(types.ModuleType):
-    """Stands for a missing package: every name in it is an empty class."""
-
-    __path__: list[str] = []  # noqa: RUF012
-
-    def __getattr__(self, name: str) -> type:
-        """Return an empty class."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(
-            name, (), {"__init__": lambda self, *_, **__: None, "__class_getitem__": classmethod(lambda c, _: c)}
-        )
-
-
-class MissingPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds those of ``UNUSED`` that nothing else finds."""
-
-    def find_spec(self, name: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        """Of an empty module."""
-        unused = name.split(".")[0] in UNUSED
-        return importlib.machinery.ModuleSpec(name, self, is_package=True) if unused else None
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        """Make the empty module."""
-        return Nothing(spec.name)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """Leave it empty."""
-
-
-sys.meta_path.append(MissingPackages())
-published_files: Any = types.ModuleType("fairchem.core.models.model_registry")
-published_files.available_pretrained_models, published_files.model_name_to_local_file = (), None
-sys.modules[published_files.__name__] = published_files
-sys.modules["torch.utils.tensorboard"] = Nothing("torch.utils.tensorboard")
-from fairchem.core.models.escn.escn import eSCN  # noqa: E402
-from fairchem.core.modules.evaluator import Evaluator  # noqa: E402
-from fairchem.core.modules.loss import DDPLoss  # noqa: E402
-from fairchem.core.modules.normalization.normalizer import Normalizer  # noqa: E402
-from fairchem.core.trainers.ocp_trainer import OCPTrainer  # noqa: E402
 
 
 class Model(eSCN):

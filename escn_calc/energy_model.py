@@ -24,6 +24,7 @@ from escn_calc.graph import RadiusGraph, radius_graph
 from escn_calc.memory import NEGLIGIBLE, Footprint, Size, Way, affordable_bytes, ways
 from escn_calc.nn.config import ESCNConfig
 from escn_calc.nn.escn import ESCNOutput
+from escn_calc.nn.fast import FastESCN
 from escn_calc.nn.incidence import Incidence
 from escn_calc.nn.repulsion import zbl_energy
 from escn_calc.structures import StructureBatch
@@ -128,10 +129,10 @@ class EnergyModel:
             None if edge_grid is None else edge_grid.longitudes,
             roll_in_derivative=edge_grid is None or not edge_grid.frees_derivatives,
         ).to(device)
+        self._fast = FastESCN(self.network)
         self.device, self.dtype = device, dtype
         self.checkpoint_layers = checkpoint_layers
         self._units = OutputUnits(self.network.config, checkpoint.normalizers, checkpoint.element_references)
-        self._footprint = Footprint.of(self.network.config)
         self._measured: dict[bool, float] = {}
 
     @property
@@ -192,7 +193,7 @@ class EnergyModel:
             )
 
     def _ways(self, size: Size, forces: str | None) -> Iterator[Way]:
-        found = ways(size.edges, forces == "gradient", self.device)
+        found = ways(size.edges)
         if forces != "gradient" or self.checkpoint_layers is None:
             return found
         return (way for way in found if way.recompute is self.checkpoint_layers)
@@ -207,8 +208,12 @@ class EnergyModel:
         return found[-1]
 
     def _needed_bytes(self, size: Size, forces: str | None, way: Way) -> float:
-        gradient = forces == "gradient"
-        return self._footprint.peak(size, gradient, way) * self.dtype.itemsize * self._measure(forces)
+        return self._estimated_bytes(size, forces, way) * self._measure(forces)
+
+    def _estimated_bytes(self, size: Size, forces: str | None, way: Way) -> int:
+        fast = self._fast.takes(size.atoms, size.edges, self.device)
+        footprint = Footprint.on_nodes(self.config) if fast else Footprint.on_edges(self.config)
+        return footprint.peak(size, forces == "gradient", way, self.dtype.itemsize) * self.dtype.itemsize
 
     def _measure(self, forces: str | None) -> float:
         """Memory that a small evaluation takes, relative to its estimate.
@@ -234,7 +239,7 @@ class EnergyModel:
         torch.cuda.reset_peak_memory_stats()
         self._evaluate(batch, graph, forces, None, Way())
         taken = torch.cuda.max_memory_allocated() - before
-        return taken / (self._footprint.peak(size, forces == "gradient", Way()) * self.dtype.itemsize)
+        return taken / self._estimated_bytes(size, forces, Way())
 
     def _evaluate(
         self, batch: StructureBatch, graph: RadiusGraph, forces: str | None, frames: Tensor | None, way: Way
@@ -285,7 +290,7 @@ class EnergyModel:
     ) -> tuple[Tensor, Tensor | None]:
         """Energies (N,) in eV without constants, and direct forces (N, 3) in eV/Å."""
         numbers, source, target = (part.to(self.device) for part in (batch.numbers, graph.source, graph.target))
-        output = self.network(numbers, source, target, vectors, frames, way.recompute, way.edges_at_once)
+        output = self._fast(numbers, source, target, vectors, frames, way.recompute, way.edges_at_once)
         atoms_around = batch.natoms[batch.structure_of_atom].to(self.device)
         energies = self._units.energies(output, numbers, source, target, vectors, atoms_around)
         return energies, self._units.forces(output)

@@ -1,6 +1,7 @@
 """The estimate of what an evaluation takes, against what it takes, and what follows where that is too much."""
 
 import math
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_less_is_kept_where_memory_is_short(monkeypatch, number):
     """The fastest way that fits is taken, not a faster one and not a thriftier one."""
     model, *_ = parts("l6m2")
     size = Size(10, 400)
-    way = list(memory.ways(size.edges, True, "cpu"))[number]
+    way = list(memory.ways(size.edges))[number]
     monkeypatch.setattr(energy_model, "NEGLIGIBLE", 0)
     monkeypatch.setattr(energy_model, "affordable_bytes", lambda device: model._needed_bytes(size, "gradient", way))
     assert model._affordable_way(size, "gradient", 0) == way
@@ -102,20 +103,12 @@ def test_nothing_fits(monkeypatch):
 
 
 def test_ways_take_less_and_less():
-    footprint, size = Footprint.of(parts("l6m2")[0].config), Size(100, 4000)
-    for gradient in (True, False):
-        found = list(memory.ways(size.edges, gradient, "cuda"))
-        assert len(found) == 1 + memory.THRIFTIEST and found[0] == Way()
-        needed = [footprint.peak(size, gradient, way) for way in found]
+    config, size = parts("l6m2")[0].config, Size(100, 4000)
+    found = list(memory.ways(size.edges))
+    assert len(found) == 1 + memory.THRIFTIEST and found[0] == Way()
+    for footprint, gradient in product((Footprint.on_edges(config), Footprint.on_nodes(config)), (True, False)):
+        needed = [footprint.peak(size, gradient, way, 8) for way in found]
         assert needed == sorted(needed, reverse=True)
-
-
-@pytest.mark.parametrize(("edges", "threads", "expected"), [(999, 1, None), (1001, 1, 501), (4196, 2, 1399)])
-def test_edges_at_once_on_a_cpu(monkeypatch, edges, threads, expected):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert memory.edges_for_caches(edges) == expected
-    assert next(memory.ways(edges, False, "cpu")) == Way(False, expected)
-    assert next(memory.ways(edges, True, "cpu")) == Way()
 
 
 def test_memory_is_measured_where_an_allocator_counts(monkeypatch):
@@ -135,7 +128,7 @@ def test_memory_is_measured_where_an_allocator_counts(monkeypatch):
 
 def test_recomputing_keeps_less():
     everything, little = (bytes_kept(*parts("l6m2", checkpoint_layers=choice)) for choice in (False, True))
-    assert little < everything / 4
+    assert little < 0.6 * everything
 
 
 @pytest.mark.parametrize(

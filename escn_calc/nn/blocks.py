@@ -1,6 +1,7 @@
 """The layers of eSCN: edge embedding, message block, node update (arXiv 2302.03655)."""
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -125,10 +126,10 @@ class LayerBlock(nn.Module):
         return self.fc3_sphere(self.from_grid @ samples) * self.owned
 
 
-def recomputed(block: nn.Module, *inputs: Tensor | Edges | int | None) -> Tensor:
+def recomputed(block: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """Return ``block(*inputs)``, whose intermediate values are computed again when a derivative needs them."""
     if not torch.is_grad_enabled():
-        return cast(Tensor, block(*inputs))
+        return block(*inputs)
     return cast(Tensor, checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False))
 
 

@@ -105,24 +105,31 @@ class ESCN(nn.Module):
         ESCNOutput
         """
         with torch.autocast(vectors.device.type, enabled=False):
-            distances = vectors.norm(dim=-1)
-            directions = vectors / distances[:, None]
-            carried = frames is not None or not self.roll_in_derivative
-            if frames is None:
-                frames = edge_frames(directions)
-            if carried:
-                frames = carried_frames(frames, directions)
+            frames, basis, fading = self.geometry(vectors, frames)
             edges = Edges.of(self.config, self.layout, len(numbers), source, target, frames)
-            basis = self.distance_expansion(distances)
-            exponent = self.config.cutoff_envelope
-            fading = None if exponent is None else envelope(distances, self.config.cutoff, exponent)
 
         x = self.initial_features(numbers)
         for index, layer in enumerate(self.layer_blocks):
             inputs = (x, numbers, basis, fading, edges, edges_at_once)
             update = recomputed(layer, *inputs) if checkpoint_layers else layer(*inputs)
             x = x + update if index else update
+        return self.read_out(x)
 
+    def geometry(self, vectors: Tensor, frames: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return frames (E, 3, 3), radial basis (E, G), and envelope (E,) where there is one, of the edges."""
+        distances = vectors.norm(dim=-1)
+        directions = vectors / distances[:, None]
+        carried = frames is not None or not self.roll_in_derivative
+        if frames is None:
+            frames = edge_frames(directions)
+        if carried:
+            frames = carried_frames(frames, directions)
+        exponent = self.config.cutoff_envelope
+        fading = None if exponent is None else envelope(distances, self.config.cutoff, exponent)
+        return frames, self.distance_expansion(distances), fading
+
+    def read_out(self, x: Tensor) -> ESCNOutput:
+        """Evaluate both heads on the node features (N, K, C_all)."""
         samples = self.sphharm_weights(x)
         node_energy = self.over_the_sphere(self.energy_block(samples), self.point_weights)
         if self.config.energy_reduce == "sum":
