@@ -1,0 +1,160 @@
+"""The engine of many processes: the workers of a Dask scheduler relax batches, and Dask looks after the workers.
+
+A worker loads the model once. A batch whose worker dies is given to another one, by Dask itself, up to its limit
+(``distributed.scheduler.allowed-failures``); a batch that has reached it is divided, so that one structure that kills
+workers costs nobody else their result. Only the driver writes; what a worker sends twice is the result of one future.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ase import Atoms
+
+from escn_calc.errors import CalculationError, InputError
+from escn_calc.records import versions
+from escn_calc.screening.cost import Speed, measured_speed
+from escn_calc.screening.relaxing import Ended, LostError, Relaxed, Work, batches, relax_tasks
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from escn_calc.screening.tasks import Task
+
+Answer = TypeVar("Answer")
+
+BATCHES_PER_WORKER = 2
+"""That a worker has at a time: the one it relaxes, and the next one."""
+
+
+@dataclass(frozen=True)
+class DaskEngine:
+    """The workers of a Dask scheduler.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        Connected to it.
+    work : Work
+        What relaxes.
+    """
+
+    client: Client
+    work: Work
+
+    @property
+    def words(self) -> str:
+        """Where, for people and records."""
+        return f"the Dask workers of {self.client.scheduler_info()['address']}"
+
+    @property
+    def workers(self) -> int:
+        """How many processes relax at the same time; at least one, which may still be waiting for its machine."""
+        known = self.client.scheduler_info(n_workers=-1)
+        if "workers" not in known:
+            raise CalculationError("the Dask scheduler is gone")
+        return max(1, len(known["workers"]))
+
+    def speed(self, structures: Sequence[Atoms]) -> Speed:
+        """Time a few evaluations on one of the workers.
+
+        Raises
+        ------
+        InputError, CheckpointError, DownloadError
+            The model cannot be loaded there.
+        ESCNError
+            A structure cannot be evaluated, or the scheduler is gone.
+        """
+        return self._ask(_timed, self.work, list(structures))
+
+    def relax(self, tasks: Sequence[Task]) -> Iterator[Ended]:
+        """Relax tasks and yield each when it has ended, in any order.
+
+        Raises
+        ------
+        InputError, CheckpointError, DownloadError
+            The model cannot be loaded on the workers.
+        CalculationError
+            The scheduler is gone.
+        """
+        from distributed import KilledWorker, as_completed
+
+        if not tasks:
+            return
+        device = self._ask(_device, self.work)
+        waiting = deque(batches(tasks, self.work.together(device)))
+        running: dict[Future, list[Task]] = {}
+        completed = as_completed()
+        while waiting or running:
+            while waiting and len(running) < BATCHES_PER_WORKER * self.workers:
+                batch = waiting.popleft()
+                future = self.client.submit(_relaxed, batch, self.work, pure=False)
+                running[future] = batch
+                completed.add(future)
+            future = next(completed)
+            batch = running.pop(future)
+            try:
+                used, relaxed = _result(future)
+            except KilledWorker as error:
+                if len(batch) > 1:
+                    waiting.extendleft([task] for task in batch)
+                else:
+                    yield Ended(batch[0], LostError(f"its workers died again and again: {error}"), {})
+                continue
+            for place, end, unfamiliar in relaxed:
+                yield Ended(batch[place], end, used, unfamiliar)
+
+    def _ask(self, function: Callable[..., Answer], *arguments: object) -> Answer:
+        """Have any worker do something."""
+        from distributed import KilledWorker
+
+        try:
+            answer: Answer = _result(self.client.submit(function, *arguments, pure=False))
+        except KilledWorker as error:
+            raise CalculationError(f"the Dask workers die when they load or use the model: {error}") from error
+        return answer
+
+
+def _relaxed(tasks: list[Task], work: Work) -> tuple[dict[str, str], list[Relaxed]]:
+    """On a worker: relax a batch."""
+    _check_worker()
+    return versions(), list(relax_tasks(tasks, work))
+
+
+def _timed(work: Work, structures: list[Atoms]) -> Speed:
+    """On a worker: time a few evaluations."""
+    _check_worker()
+    potential = work.load()
+    return measured_speed(potential, structures, work.together(potential.device))
+
+
+def _device(work: Work) -> str:
+    """On a worker: load the model, and say where it is."""
+    _check_worker()
+    return work.load().device
+
+
+def _check_worker() -> None:
+    """Refuse to share a device or processors with other batches of the same worker."""
+    from distributed import get_worker
+
+    threads = get_worker().state.nthreads
+    if threads > 1:
+        raise InputError(
+            f"a Dask worker has {threads} threads, so that it would relax {threads} batches at a time on one device; "
+            "start workers with --nthreads 1"
+        )
+
+
+def _result(future: Future) -> Any:
+    """Return what a worker returned, or raise what it raised."""
+    try:
+        return future.result()
+    except (CancelledError, OSError) as error:
+        raise CalculationError(f"the Dask scheduler is gone ({type(error).__name__}: {error})") from error
+    finally:
+        future.release()
