@@ -7,8 +7,9 @@ workers costs nobody else their result. Only the driver writes; what a worker se
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +30,13 @@ Answer = TypeVar("Answer")
 
 BATCHES_PER_WORKER = 2
 """That a worker has at a time: the one it relaxes, and the next one."""
+
+PATIENCE_S = 5.0
+"""Seconds without a result after which it is made sure that there are workers."""
+
+
+class NoWorkersWarning(UserWarning):
+    """There is a scheduler, but it has no workers."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,7 @@ class DaskEngine:
     @property
     def workers(self) -> int:
         """How many processes relax at the same time; at least one, which may still be waiting for its machine."""
-        known = self.client.scheduler_info(n_workers=-1)
-        if "workers" not in known:
-            raise CalculationError("the Dask scheduler is gone")
-        return max(1, len(known["workers"]))
+        return max(1, len(self._known_workers()))
 
     def speed(self, structures: Sequence[Atoms]) -> Speed:
         """Time a few evaluations on one of the workers.
@@ -81,42 +86,69 @@ class DaskEngine:
         CalculationError
             The scheduler is gone.
         """
-        from distributed import KilledWorker, as_completed
+        from distributed import KilledWorker
 
         if not tasks:
             return
         device = self._ask(_device, self.work)
         waiting = deque(batches(tasks, self.work.together(device)))
         running: dict[Future, list[Task]] = {}
-        completed = as_completed()
         while waiting or running:
             while waiting and len(running) < BATCHES_PER_WORKER * self.workers:
                 batch = waiting.popleft()
-                future = self.client.submit(_relaxed, batch, self.work, pure=False)
-                running[future] = batch
-                completed.add(future)
-            future = next(completed)
-            batch = running.pop(future)
-            try:
-                used, relaxed = _result(future)
-            except KilledWorker as error:
-                if len(batch) > 1:
-                    waiting.extendleft([task] for task in batch)
-                else:
-                    yield Ended(batch[0], LostError(f"its workers died again and again: {error}"), {})
-                continue
-            for place, end, unfamiliar in relaxed:
-                yield Ended(batch[place], end, used, unfamiliar)
+                running[self.client.submit(_relaxed, batch, self.work, pure=False)] = batch
+            for future in self._first_done(running):
+                batch = running.pop(future)
+                try:
+                    used, relaxed = _result(future)
+                except KilledWorker as error:
+                    if len(batch) > 1:
+                        waiting.extendleft([task] for task in batch)
+                    else:
+                        yield Ended(batch[0], LostError(f"its workers died again and again: {error}"), {})
+                    continue
+                for place, end, unfamiliar in relaxed:
+                    yield Ended(batch[place], end, used, unfamiliar)
 
     def _ask(self, function: Callable[..., Answer], *arguments: object) -> Answer:
         """Have any worker do something."""
         from distributed import KilledWorker
 
+        future = self.client.submit(function, *arguments, pure=False)
+        self._first_done([future])
         try:
-            answer: Answer = _result(self.client.submit(function, *arguments, pure=False))
+            answer: Answer = _result(future)
         except KilledWorker as error:
             raise CalculationError(f"the Dask workers die when they load or use the model: {error}") from error
         return answer
+
+    def _first_done(self, futures: Iterable[Future]) -> list[Future]:
+        """Wait until one or more are done, and see to it that there are workers."""
+        from distributed import wait
+
+        pending = list(futures)
+        while True:
+            try:
+                return list(wait(pending, timeout=PATIENCE_S, return_when="FIRST_COMPLETED").done)
+            except TimeoutError:
+                self._call_for_workers()
+            except CancelledError as error:
+                raise _gone(error) from error
+
+    def _call_for_workers(self) -> None:
+        """Start workers of this machine again whose nannies have given up; wait for those of other machines."""
+        cluster = self.client.cluster
+        if cluster is not None:
+            cluster.scale(len(cluster.worker_spec))
+        elif not self._known_workers():
+            warnings.warn(f"{self.words}: there are none; waiting for some to come", NoWorkersWarning, stacklevel=2)
+
+    def _known_workers(self) -> dict[str, Any]:
+        known = self.client.scheduler_info(n_workers=-1)
+        if "workers" not in known:
+            raise _gone(None)
+        workers: dict[str, Any] = known["workers"]
+        return workers
 
 
 def _relaxed(tasks: list[Task], work: Work) -> tuple[dict[str, str], list[Relaxed]]:
@@ -155,6 +187,12 @@ def _result(future: Future) -> Any:
     try:
         return future.result()
     except (CancelledError, OSError) as error:
-        raise CalculationError(f"the Dask scheduler is gone ({type(error).__name__}: {error})") from error
+        raise _gone(error) from error
     finally:
         future.release()
+
+
+def _gone(error: BaseException | None) -> CalculationError:
+    return CalculationError(
+        f"the Dask scheduler is gone{'' if error is None else f' ({type(error).__name__}: {error})'}"
+    )

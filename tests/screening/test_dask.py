@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Timer
 
 import dask
 import pytest
@@ -11,6 +12,7 @@ from escn_calc.errors import CalculationError, InputError
 from escn_calc.screening import DaskEngine, dask_client, open_store, prepare, run_campaign, work_of
 from escn_calc.screening.cost import representative
 from escn_calc.screening.dask_cluster import check_address
+from escn_calc.screening.dask_engine import NoWorkersWarning
 from escn_calc.screening.model import load
 from tests.screening.campaigns import campaign, rows, run
 
@@ -57,6 +59,37 @@ def test_a_scheduler_that_goes_away(tmp_path):
     kept = len(rows(prepared.store))
     assert 0 < kept < 20
     assert len(run(tmp_path)) == 20 - kept
+
+
+def test_workers_of_this_machine_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("escn_calc.screening.dask_engine.PATIENCE_S", 0.2)
+    prepared = prepare(campaign(tmp_path))
+    ended = []
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "100ms"}), client_with(1) as client:
+
+        def stop_the_worker_once(one) -> None:
+            ended.append(one)
+            if len(ended) == 3:
+                client.sync(client.cluster.workers[0].close)
+
+        run_campaign(prepared, engine_of(client, prepared), kept=stop_the_worker_once)
+    assert len(ended) == len(rows(prepared.store)) == 20
+
+
+def test_a_scheduler_without_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr("escn_calc.screening.dask_engine.PATIENCE_S", 0.2)
+    prepared = prepare(campaign(tmp_path))
+    with (
+        distributed.LocalCluster(processes=False, n_workers=0, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster.scheduler_address) as client,
+        pytest.warns(
+            NoWorkersWarning, match="the Dask workers of .*: there are none; waiting for some to come"
+        ) as told,
+    ):
+        timer = Timer(1.0, cluster.scale, [1])
+        timer.start()
+        run_campaign(prepared, engine_of(client, prepared))
+    assert told and len(rows(prepared.store)) == 20
 
 
 def test_other_weights_on_a_worker_are_refused(tmp_path):

@@ -75,6 +75,10 @@ class Workers:
     address: str
     cluster: object
 
+    def keep_up(self) -> None:
+        """Start workers again whose nannies have given up, as whoever runs a cluster does."""
+        self.cluster.scale(2)
+
     def kill_one(self, chance: random.Random) -> bool:
         """Kill a worker that lives; return whether there was one."""
         pids = [nanny.pid for nanny in self.cluster.workers.values() if nanny.pid is not None]
@@ -129,7 +133,8 @@ def disturb(workers: Workers, kills: int, chance: random.Random) -> list[int]:
         else:
             wanted = count() + chance.randint(1, 3)
             while driver.is_alive() and count() < wanted:
-                time.sleep(0.01)
+                workers.keep_up()
+                time.sleep(0.02)
             driver.join(chance.uniform(0.0, 0.2))
         if driver.exitcode not in (None, -signal.SIGKILL, INCOMPLETE):
             break  # it has finished in the meantime
@@ -141,11 +146,11 @@ def disturb(workers: Workers, kills: int, chance: random.Random) -> list[int]:
         found.append(count())
         if not driver.is_alive():
             driver = start(workers.address)
-    while True:
-        driver.join()
-        if driver.exitcode != INCOMPLETE:
-            break
-        driver = start(workers.address)
+    while driver.exitcode in (None, -signal.SIGKILL, INCOMPLETE):
+        if not driver.is_alive():
+            driver = start(workers.address)
+        workers.keep_up()
+        driver.join(0.5)
     assert driver.exitcode == 0, OUTPUT.read_text()
     return found
 
