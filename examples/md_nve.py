@@ -1,7 +1,7 @@
-"""Molecular dynamics at constant energy with both kinds of forces.
+"""Molecular dynamics at constant energy, with two timesteps.
 
-Look at the total energy: with gradient forces it should stay within the noise of the integrator, up to the jumps that a
-model without envelope makes when a neighbour comes or goes; with direct forces nothing holds it.
+Look at the total energy: with gradient forces of a smooth model it stays within the noise of the integrator, which
+falls by four when the timestep is halved. With direct forces nothing would hold it.
 """
 
 import numpy as np
@@ -15,19 +15,19 @@ atoms = fcc111("Cu", (2, 2, 3), vacuum=8.0, periodic=True)
 add_adsorbate(atoms, "O", height=1.2, position="fcc")
 atoms.set_constraint(FixAtoms(mask=atoms.get_tags() == 3))
 
-for forces in ("direct", "gradient"):
+for timestep_fs in (2.0, 1.0):
     history: list[MDStep] = []
     result = run_md(
         atoms,
-        ESCNCalculator(forces=forces),
+        ESCNCalculator(),
         ensemble="nve",
-        steps=40,
-        timestep_fs=1.0,
+        steps=round(40 / timestep_fs),
+        timestep_fs=timestep_fs,
         temperature_K=300,
-        every=5,
+        every=round(4 / timestep_fs),
         progress=history.append,
     )
     change = 1000 * (np.array([step.total for step in history]) - history[0].total) / len(atoms)
-    print(f"{forces} forces, {result.time_ps:g} ps at {result.ns_per_day:.3f} ns/day: {result.reason}")
+    print(f"steps of {timestep_fs:g} fs, {result.time_ps:g} ps at {result.ns_per_day:.3f} ns/day: {result.reason}")
     print("  total energy since the start / meV/atom:", " ".join(f"{value:.3f}" for value in change))
     print(f"  drift {result.drift:.2f} ± {result.drift_error:.2f} meV/atom/ps (a figure to quote needs 5 ps or more)")

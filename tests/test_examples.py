@@ -89,10 +89,12 @@ def test_read_fair_checkpoint(tmp_path, model):
 
 def test_md_nve(tmp_path):
     output = run("md_nve.py", folder=tmp_path)
-    for forces in ("direct", "gradient"):
-        assert re.search(rf"^{forces} forces, 0\.04 ps at \d+\.\d{{3}} ns/day: finished$", output, flags=re.MULTILINE)
+    for timestep in (2, 1):
+        assert re.search(
+            rf"^steps of {timestep} fs, 0\.04 ps at \d+\.\d{{3}} ns/day: finished$", output, flags=re.MULTILINE
+        )
     changes = re.findall(r"total energy since the start / meV/atom: (.+)$", output, flags=re.MULTILINE)
-    assert [len(values.split()) for values in changes] == [9, 9]
+    assert [len(values.split()) for values in changes] == [11, 11]
     assert all(values.startswith("0.000 ") for values in changes)
     assert len(re.findall(r"drift -?\d+\.\d\d ± \d+\.\d\d meV/atom/ps", output)) == 2
     assert list(tmp_path.iterdir()) == []

@@ -22,8 +22,10 @@ from escn_calc.potential import load_potential
 from escn_calc.relax import relax
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "co_on_cu111.xyz"
-# Of the model as it was made, eV and eV/Å: its 12 x 12 node grid and 128 output points leave 3.6e-3 and 4.6e-3.
-ROTATION_ERROR = 8e-3
+# Largest over 100 rotations. The forces are as good as their error against the labels (0.1 eV/Å) makes sensible; they
+# were 0.010 eV/Å, and the energy 0.3 meV, on the 28 x 28 node grid of the model.
+ENERGY_ROTATION_ERROR = 1e-3
+FORCE_ROTATION_ERROR = 0.02
 COLD_START = """
 from ase.io import read
 from escn_calc import ESCNCalculator
@@ -55,9 +57,9 @@ def test_card_says_what_it_is():
     card = load_potential(device="cpu").card
     assert card.name == DEFAULT_MODEL
     assert card.energy_kind == "total"
-    assert card.forces == "direct"
+    assert card.forces == "gradient"
     assert set(card.elements) == set(["H", "C", "N", "O", "Cu", "Rh", "Pd", "Ag", "Ir", "Pt", "Au"])
-    assert card.metrics["force MAE, eV/Å"] > 0
+    assert card.metrics["test split, force MAE, eV/Å"] > 0
     assert "published numbers" in card.not_for
     assert "Nequix-OMat-1" in card.training_data
 
@@ -84,14 +86,48 @@ def test_errors_under_rotation_and_roll(record_figure):
         (result,) = potential.evaluate([copy])
         energies.append(result.energy - reference.energy)
         forces.append(result.forces @ rotation - reference.forces)
-    energy, force = np.sqrt(np.mean(np.square(energies))), np.sqrt(np.mean(np.square(forces)))
+    energy, force = np.abs(energies).max(), np.abs(forces).max()
     record_figure(
-        "100 rotations, shipped model", f"rms energy {1000 * energy:.2f} meV, forces {1000 * force:.2f} meV/Å"
+        "100 rotations, shipped model", f"largest error {1000 * energy:.2f} meV, forces {1000 * force:.2f} meV/Å"
     )
     residual = roll_residual(load_checkpoint("default"), None, atoms)
     record_figure("rolls, shipped model", f"{residual:.1e} of the largest force or the summed atomic energies")
-    assert energy < ROTATION_ERROR
-    assert force < ROTATION_ERROR
+    assert energy < ENERGY_ROTATION_ERROR
+    assert force < FORCE_ROTATION_ERROR
+
+
+def test_forces_are_the_slope_of_the_energy():
+    """Central differences along random directions, on a structure far from any minimum."""
+    potential = load_potential(device="cpu", dtype="float64")
+    atoms = read(EXAMPLE)
+    atoms.rattle(0.1, seed=3)
+    (prediction,) = potential.evaluate([atoms])
+    for seed in range(5):
+        direction = np.random.default_rng(seed).normal(size=(len(atoms), 3))
+        ahead, behind = (potential.evaluate([moved(atoms, sign * 1e-5 * direction)])[0].energy for sign in (1, -1))
+        assert (behind - ahead) / 2e-5 == pytest.approx((prediction.forces * direction).sum(), abs=1e-5)
+
+
+def moved(atoms: Atoms, displacements: np.ndarray) -> Atoms:
+    copy = atoms.copy()
+    copy.positions += displacements
+    return copy
+
+
+@pytest.mark.parametrize("symbols", ["CuO", "PtC", "H2", "Ag2"])
+def test_energy_and_forces_are_continuous_at_the_cutoff(symbols):
+    """Beside a third atom, one atom leaves the neighbourhood of another by a step of 2e-4 Å."""
+    potential = load_potential(device="cpu", dtype="float64")
+    cutoff = potential.config.cutoff
+    inside, outside = potential.evaluate(
+        [
+            Atoms("C" + symbols, positions=[[0.0, 0.0, 0.0], [1.5, 0.0, 0.0], [1.5, 0.0, distance]])
+            for distance in (cutoff - 1e-4, cutoff + 1e-4)
+        ]
+    )
+    slope = -(inside.forces[2, 2] + outside.forces[2, 2]) / 2
+    assert outside.energy - inside.energy == pytest.approx(2e-4 * slope, abs=1e-8)
+    assert outside.forces == pytest.approx(inside.forces, abs=2e-4)
 
 
 def test_bonds_are_repulsive_when_short():

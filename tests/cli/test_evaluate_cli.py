@@ -224,10 +224,10 @@ def test_data_are_never_replaced(folder):
 
 
 def test_interrupt_leaves_nothing(folder, monkeypatch):
-    def interrupted(self, structures):
+    def interrupted(self, structures, search=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Potential, "evaluate", interrupted)
+    monkeypatch.setattr(Potential, "iter_evaluate", interrupted)
     result = escn("model", "slabs.extxyz")
     assert result.exit_code == 130 and result.stderr.splitlines()[-1] == "Interrupted."
     assert not Path("runs").exists()

@@ -107,7 +107,7 @@ def test_card_of_a_fine_tuned_model(tuned):
     assert old.training_data in card.training_data
     assert set(card.elements) == {*old.elements, "Ni"}
     assert "elements added to the start: Ni (begun as the mean of the known elements)" in card.notes
-    assert not set(old.metrics) & set(card.metrics)
+    assert not old.metrics.items() & card.metrics.items()
 
 
 def test_own_words_replace_those_of_the_start(tuned):

@@ -99,10 +99,10 @@ def test_reference_of_an_added_element_is_still_to_be_fitted(shipped):
 
 
 def test_network_grows_for_a_heavy_element(shipped):
-    extended = with_elements(shipped, {"Pb": None})
-    assert extended.config.max_num_elements == 83
-    assert extended.state["sphere_embedding.weight"].shape[0] == 83
-    assert extended.card.config["max_num_elements"] == 83
+    extended = with_elements(shipped, {"U": None})
+    assert extended.config.max_num_elements == 93
+    assert extended.state["sphere_embedding.weight"].shape[0] == 93
+    assert extended.card.config["max_num_elements"] == 93
 
 
 def test_growth_that_the_repulsion_cannot_follow(shipped):
