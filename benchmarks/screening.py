@@ -1,8 +1,8 @@
 """Throughput of a screening campaign beside a plain ASE loop over the same tasks, and scaling from one worker to two.
 
 Run from the root of the repository: ``python -m benchmarks.screening``; on a machine with a GPU or more cores with
-``--device cuda`` or ``--workers 4``. Tasks are placements of ``examples/screen_metals.yaml``, lattices as given. The
-ways take turns, block after block, so that a busy machine slows all of them.
+``--device cuda`` or ``--workers 4``. Tasks are placements of ``examples/screen_metals.yaml``, lattices as given, none
+ended early by an anomaly. The ways take turns, block after block, so that a busy machine slows all of them.
 
 - *ASE loop*: one structure after the other with ASE's optimiser and one ``ESCNCalculator``, nothing written.
 - *campaign*: ``run_campaign`` in one process, the database and the anomalies included.
@@ -11,15 +11,14 @@ ways take turns, block after block, so that a busy machine slows all of them.
 
 Per line: relaxations per second of wall time, median over the blocks (lowest to highest). The ratio of the campaign to
 the loop is also given in processor time, which other work changes little. Scaling efficiency is the rate of N workers
-over N times that of one. Final energies are compared between all ways.
+over N times that of one; the wait for the last batch is part of it, and is short if there are many batches for each
+worker. Final energies are compared between all ways.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
-import statistics
 import tempfile
 import time
 import warnings
@@ -27,14 +26,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import ase.optimize
 import torch
 
+from benchmarks.batch_relaxation import machine_name, spread
 from escn_calc import ESCNCalculator
 from escn_calc.records import versions, write_json
 from escn_calc.relax_result import EnergyRiseWarning
 from escn_calc.screening import (
+    CampaignFile,
     DaskEngine,
     LocalEngine,
     Prepared,
@@ -71,8 +73,7 @@ class Way:
 
     def line(self, number: int) -> str:
         """Line of the table."""
-        rates = sorted(number / seconds for seconds in self.seconds)
-        return f"{self.name:12s} {statistics.median(rates):8.3f} ({rates[0]:.3f} to {rates[-1]:.3f}) relaxations/s"
+        return f"{self.name:10s} {spread([number / seconds for seconds in self.seconds])} relaxations/s"
 
 
 def loop(calculator: ESCNCalculator, tasks: Sequence[Task]) -> dict[str, float]:
@@ -97,75 +98,107 @@ def in_campaign(prepared: Prepared, engine: Engine, tasks: Sequence[Task]) -> di
 
 
 @contextmanager
-def workers(prepared: Prepared, number: int) -> Iterator[DaskEngine]:
+def workers(prepared: Prepared, number: int, batch_size: int | None) -> Iterator[DaskEngine]:
     """Workers that have loaded the model."""
-    work = work_of(prepared.campaign, prepared.facts, None)
+    work = work_of(prepared.campaign, prepared.facts, batch_size)
     with dask_client(f"local:{number}", work.model) as client:
-        engine = DaskEngine(client, work)
         client.run(work.load)
-        yield engine
+        yield DaskEngine(client, work)
+
+
+def campaign_of(arguments: argparse.Namespace, out: Path) -> CampaignFile:
+    """The example as it is measured."""
+    campaign = read_campaign(EXAMPLE).on_device(arguments.device)
+    config = campaign.config
+    changes = {
+        "out": out,
+        "lattice": "fixed",
+        "relaxation": config.relaxation.model_copy(update={"steps": arguments.steps}),
+        "anomalies": config.anomalies.model_copy(update={"stop": False}),
+    }
+    return replace(campaign, config=config.model_copy(update=changes))
+
+
+def measure(arguments: argparse.Namespace, prepared: Prepared) -> dict[str, Any]:
+    """Let all ways take turns, print the figures, and return them."""
+    placements = prepared.plan.stages[-1]
+    tasks = placements[:: max(1, len(placements) // arguments.tasks)][: arguments.tasks]
+    work = work_of(prepared.campaign, prepared.facts, arguments.batch_size)
+    model = prepared.campaign.config.model
+    assert model is not None  # on_device has set it
+    calculator = ESCNCalculator(model.name, device=model.device, dtype=model.dtype, forces=model.forces)
+    with ExitStack() as stack:
+        one, several = (
+            stack.enter_context(workers(prepared, number, arguments.batch_size)) for number in (1, arguments.workers)
+        )
+        ways = {
+            "ASE loop": lambda tasks: loop(calculator, tasks),
+            "campaign": lambda tasks: in_campaign(prepared, LocalEngine(work), tasks),
+            "1 worker": lambda tasks: in_campaign(prepared, one, tasks),
+            f"{arguments.workers} workers": lambda tasks: in_campaign(prepared, several, tasks),
+        }
+        measured = [Way(name) for name in ways]
+        for relax in ways.values():
+            relax(tasks[:1])  # what is only done once
+        largest = 0.0
+        for _ in range(arguments.blocks):
+            found = [way.run(relax, tasks) for way, relax in zip(measured, ways.values(), strict=True)]
+            largest = max(largest, *(abs(found[0][key] - other[key]) for other in found[1:] for key in found[0]))
+    for way in measured:
+        print(way.line(len(tasks)))
+    return {
+        "tasks": len(tasks),
+        "atoms": [len(task.atoms) for task in tasks],
+        "ways": [asdict(way) for way in measured],
+        "largest_difference_eV": largest,
+        **ratios(measured, arguments.workers),
+    }
+
+
+def ratios(ways: Sequence[Way], workers: int) -> dict[str, list[float]]:
+    """Compare neighbouring blocks."""
+    plain, campaign, one, several = ways
+    return {
+        "campaign_over_loop_wall": _quotients(plain.seconds, campaign.seconds),
+        "campaign_over_loop_processor": _quotients(plain.processor_seconds, campaign.processor_seconds),
+        "scaling_efficiency": [quotient / workers for quotient in _quotients(one.seconds, several.seconds)],
+    }
+
+
+def _quotients(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(above, below, strict=True)]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=12, help="placements in each block (default: %(default)s)")
-    parser.add_argument("--blocks", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--tasks", type=int, default=48, help="placements in each block (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=150, help="largest number of steps (default: %(default)s)")
+    parser.add_argument("--blocks", type=int, default=3, help="turns of each way (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="to be compared with one (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, help="relaxed together (default: what suits the device)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="JSON file for the figures")
-    options = parser.parse_args()
+    parser.add_argument("--out", type=Path, help="JSON file to write, in benchmarks/results for instance")
+    arguments = parser.parse_args()
+    if arguments.workers < 2:
+        parser.error("--workers must be 2 or more")
+    if arguments.out is not None and arguments.out.exists():
+        parser.error(f"{arguments.out} exists: choose another --out")
     os.environ["OMP_NUM_THREADS"] = "1"  # for the workers
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", EnergyRiseWarning)
-
-    campaign = read_campaign(EXAMPLE).on_device(options.device)
-    campaign = replace(campaign, config=campaign.config.model_copy(update={"lattice": "fixed"}))
-    prepared = prepare(campaign)
-    placements = prepared.plan.stages[-1]
-    tasks = placements[:: max(1, len(placements) // options.tasks)][: options.tasks]
-    model = campaign.config.model
-    assert model is not None  # on_device has set it
-    calculator = ESCNCalculator(model.name, device=options.device, dtype=model.dtype, forces=model.forces)
-    with ExitStack() as stack:
-        local = LocalEngine(work_of(campaign, prepared.facts, None))
-        one = stack.enter_context(workers(prepared, 1))
-        several = stack.enter_context(workers(prepared, options.workers))
-        ways = {
-            "ASE loop": lambda tasks: loop(calculator, tasks),
-            "campaign": lambda tasks: in_campaign(prepared, local, tasks),
-            "1 worker": lambda tasks: in_campaign(prepared, one, tasks),
-            f"{options.workers} workers": lambda tasks: in_campaign(prepared, several, tasks),
-        }
-        measured = [Way(name) for name in ways]
-        for relax in list(ways.values())[:2]:
-            relax(tasks[:1])  # what is only done once
-        largest = 0.0
-        for _ in range(options.blocks):
-            found = [way.run(relax, tasks) for way, relax in zip(measured, ways.values(), strict=True)]
-            largest = max(largest, *(abs(found[0][key] - other[key]) for other in found[1:] for key in found[0]))
-    report(measured, len(tasks), options.workers, largest)
-    if options.output is not None:
-        about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "versions": versions()}
-        figures = {"tasks": len(tasks), "largest_difference_eV": largest, "ways": [asdict(way) for way in measured]}
-        write_json(options.output, {**about, **figures})
-
-
-def report(ways: Sequence[Way], number: int, workers: int, largest: float) -> None:
-    """Print the figures."""
-    for way in ways:
-        print(way.line(number))
-    plain, campaign, one, several = ways
-    speedup = statistics.median(a / b for a, b in zip(plain.seconds, campaign.seconds, strict=True))
-    processor = statistics.median(
-        a / b for a, b in zip(plain.processor_seconds, campaign.processor_seconds, strict=True)
-    )
-    efficiency = statistics.median(a / (workers * b) for a, b in zip(one.seconds, several.seconds, strict=True))
-    print(f"campaign over ASE loop: {speedup:.2f} in wall time, {processor:.2f} in processor time")
-    print(f"scaling efficiency 1 → {workers} workers: {efficiency:.2f}")
-    print(f"largest difference of final energies: {1e3 * largest:.2f} meV")
-    if largest > SAME_ENERGY:
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(arguments, prepare(campaign_of(arguments, Path(folder))))
+    for name in ("campaign_over_loop_wall", "campaign_over_loop_processor", "scaling_efficiency"):
+        print(f"{name.replace('_', ' ')}: {spread(figures[name])}")
+    print(f"largest difference of final energies: {1e3 * figures['largest_difference_eV']:.2f} meV")
+    if figures["largest_difference_eV"] > SAME_ENERGY:
         raise SystemExit(f"the ways do not agree to {1e3 * SAME_ENERGY:g} meV: the figures mean nothing")
+    if arguments.out is not None:
+        settings = {name: value for name, value in vars(arguments).items() if name != "out"}
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        machine = {"machine": machine_name(), "load_average": os.getloadavg()[0], "versions": versions()}
+        write_json(arguments.out, {**machine, "settings": settings, **figures})
 
 
 if __name__ == "__main__":

@@ -167,7 +167,11 @@ class DatabaseServer:
             connection.commit()  # the lock belongs to the session, not to a transaction that would stay open
             if not has_it:
                 raise _written_by_another(self.name, alternative)
-            yield
+            try:
+                yield
+            finally:
+                with suppress(_psycopg2().Error), connection.cursor() as cursor:  # a lost session has lost the lock too
+                    cursor.execute("SELECT pg_advisory_unlock(%s)", [ADVISORY_LOCK])
         finally:
             connection.close()
 

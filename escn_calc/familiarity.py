@@ -77,7 +77,8 @@ class Familiarity(BaseModel):
     structures : number of structures that the clouds were made from.
     limits_from : number of other structures that the limits were set on.
     share : of those, how many have an unfamiliar atom.
-    elements : the cloud of each element, by its symbol; elements with too few atoms have none.
+    elements : the cloud of each element, by its symbol; elements with too few atoms have none, and all their atoms are
+        unfamiliar.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,8 +89,9 @@ class Familiarity(BaseModel):
     elements: dict[str, Cloud]
 
     def unfamiliar(self, numbers: np.ndarray, features: np.ndarray) -> tuple[UnfamiliarAtom, ...]:
-        """Atoms beyond their limits, by atomic numbers (N,) and features (N, C)."""
-        found = []
+        """Atoms beyond their limits or without any, by atomic numbers (N,) and features (N, C)."""
+        described = [atomic_numbers[symbol] for symbol in self.elements]
+        found = [UnfamiliarAtom(int(index), None, None) for index in np.flatnonzero(~np.isin(numbers, described))]
         for symbol, cloud in self.elements.items():
             members = np.flatnonzero(numbers == atomic_numbers[symbol])
             distances = cloud.distances(features[members])
@@ -108,13 +110,18 @@ class UnfamiliarAtom:
     Attributes
     ----------
     index : of the atom.
-    distance : from the training data.
-    limit : of its element.
+    distance : from the training data; None if these have too few atoms of its element to say.
+    limit : of its element; None likewise.
     """
 
     index: int
-    distance: float
-    limit: float
+    distance: float | None
+    limit: float | None
+
+    @property
+    def times_the_limit(self) -> float:
+        """How far beyond its limit it is; infinity without one."""
+        return np.inf if self.distance is None or self.limit is None else self.distance / self.limit
 
 
 def unfamiliar_atoms(potential: Potential, structures: list[Atoms]) -> list[tuple[UnfamiliarAtom, ...]] | None:

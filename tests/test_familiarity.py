@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from pydantic import ValidationError
 
+from escn_calc.adsorption.anomalies import find_anomalies
 from escn_calc.checkpoints import load_checkpoint, read_native, write_native
 from escn_calc.checkpoints.card import ModelCard
 from escn_calc.errors import BatchError, CheckpointError, InputError
@@ -71,10 +72,15 @@ def test_atoms_beyond_the_limit_are_named(known):
     assert found[0] == UnfamiliarAtom(0, pytest.approx(10 / 3**0.5, rel=0.05), known.elements["O"].limit)
 
 
-def test_elements_with_few_atoms_are_not_judged():
+def test_all_atoms_of_an_element_with_few_are_unfamiliar():
     some = fit_familiarity(Drawn(), [*drawn(100, 0), *drawn(3, 3, "N")], [*drawn(100, 1), *drawn(3, 4, "N")])
     assert set(some.elements) == {"C", "O"}
-    assert unfamiliar_atoms(Drawn(some), [Atoms("N", [[900.0, 0, 0]])]) == [()]
+    (found,) = unfamiliar_atoms(Drawn(some), [Atoms("CN", [[0.0, 0, 0], [0, 0, 0]])])
+    assert found == (UnfamiliarAtom(1, None, None),)
+    cyanide = Atoms("CN", [[0, 0, 0], [0, 0, 1.2]])
+    (anomaly,) = find_anomalies(cyanide, cyanide, unfamiliar=found)
+    assert anomaly.message.endswith("the model's training data have too few atoms of N to know its surroundings")
+    assert not anomaly.disqualifies
 
 
 def test_not_available():

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 from ase.symbols import string2symbols
 
-from escn_calc.adsorption.catalogue import ALIASES, CATALOGUE
+from escn_calc.adsorption.catalogue import ALIASES, CATALOGUE, catalogue_spelling
 from escn_calc.adsorption.geometry import Array
 from escn_calc.errors import PARSE_ERRORS, InputError
 from escn_calc.structure_input import read_structure
@@ -41,7 +41,9 @@ class Adsorbate:
     binding: tuple[int, ...]
 
 
-def adsorbate(source: str | Path | Atoms, binding: Sequence[int] | None = None) -> Adsorbate:
+def adsorbate(
+    source: str | Path | Atoms, binding: Sequence[int] | None = None, *, name: str | None = None
+) -> Adsorbate:
     """Take an adsorbate from the catalogue, from a file or from ``Atoms``.
 
     Parameters
@@ -52,6 +54,9 @@ def adsorbate(source: str | Path | Atoms, binding: Sequence[int] | None = None) 
         nothing in the catalogue is that file.
     binding : sequence of int, optional
         Atoms that bind. Unless given: for a name those of the catalogue, else the lowest atom.
+    name : str, optional
+        What to call it. Unless given: that of the catalogue, the stem of the file, or the formula of the atoms, which
+        does not tell isomers apart: of COH it is CHO, the formyl of the catalogue.
 
     Raises
     ------
@@ -60,20 +65,21 @@ def adsorbate(source: str | Path | Atoms, binding: Sequence[int] | None = None) 
     """
     if isinstance(source, str | Path) and (known := _catalogue_name(str(source))):
         indices, atoms = CATALOGUE[known][0], _from_catalogue(known)
-        name = known
+        usual = known
     elif isinstance(source, str | Path):
-        atoms, name = _from_file(source), Path(source).stem
+        atoms, usual = _from_file(source), Path(source).stem
         indices = (int(atoms.positions[:, 2].argmin()),)
     elif isinstance(source, Atoms):
-        atoms, name = source.copy(), source.get_chemical_formula()
-        _check_is_molecule(name, atoms)
+        atoms, usual = source.copy(), source.get_chemical_formula()
+        _check_is_molecule(name or usual, atoms)
         indices = (int(atoms.positions[:, 2].argmin()),)
     else:
         raise InputError(f"an adsorbate is a name, a file or ase.Atoms; found {type(source).__name__}")
     chosen = indices if binding is None else tuple(binding)
-    _check_binding(name, atoms, chosen)
+    called = name or usual
+    _check_binding(called, atoms, chosen)
     bare = Atoms(atoms.numbers, atoms.positions - atoms.positions[list(chosen)].mean(axis=0))
-    return Adsorbate(name, bare, chosen)
+    return Adsorbate(called, bare, chosen)
 
 
 def catalogue_names() -> tuple[str, ...]:
@@ -89,8 +95,7 @@ def separation(first: Atoms, second: Array, numbers: Sequence[int]) -> Array:
 
 
 def _catalogue_name(name: str) -> str | None:
-    bare = name.strip().strip("*")
-    known = ALIASES.get(bare, bare)
+    known = catalogue_spelling(name)
     return known if known in CATALOGUE else None
 
 
@@ -109,7 +114,7 @@ def _from_file(source: str | Path) -> Atoms:
 
 
 def _suggestion(name: str) -> str:
-    bare = name.strip().strip("*")
+    bare = catalogue_spelling(name)
     known = [*CATALOGUE, *ALIASES]
     same_letters = [other for other in known if other.lower() == bare.lower()]
     same_atoms = [other for other in CATALOGUE if sorted(string2symbols(other)) == _symbols(bare)]
@@ -148,5 +153,7 @@ def _check_is_molecule(name: str, atoms: Atoms) -> None:
 
 
 def _check_binding(name: str, atoms: Atoms, binding: tuple[int, ...]) -> None:
-    if not binding or not all(0 <= index < len(atoms) for index in binding):
-        raise InputError(f"adsorbate {name}: binding atoms {list(binding)} must be some of 0 to {len(atoms) - 1}")
+    if not binding or len(set(binding)) < len(binding) or not set(binding) <= set(range(len(atoms))):
+        raise InputError(
+            f"adsorbate {name}: binding atoms {list(binding)} must be some of 0 to {len(atoms) - 1}, each once"
+        )

@@ -13,6 +13,7 @@ from ase.build import bulk as ase_bulk
 from ase.data import atomic_numbers, chemical_symbols, reference_states
 from ase.symbols import string2symbols
 
+from escn_calc.adsorption.soundness import check_is_solid
 from escn_calc.errors import PARSE_ERRORS, InputError
 from escn_calc.structure_input import read_structure
 
@@ -76,15 +77,19 @@ def bulk(
     ------
     InputError
         Unknown name (with a suggestion), unreadable file, partly occupied sites, a structure that is not periodic in
-        three directions, or ``crystal`` and ``lattice`` for a structure that has its own.
+        three directions or has vacuum in it, atoms on top of each other or all out of reach (a length in nm), or
+        ``crystal`` and ``lattice`` for a structure that has its own.
     """
     if isinstance(source, str) and not Path(source).is_file():
         atoms = _from_name(source, crystal, lattice)
+        check_is_solid(atoms, f"bulk {source!r}")
         return Bulk(name or source, _with_conventional_axes(atoms))
     if crystal is not None or lattice is not None:
         raise InputError("crystal and lattice belong to a bulk given by name; a structure has its own: leave them out")
     atoms = _from_structure(source)
-    _check_is_crystal(atoms, str(source) if isinstance(source, str | Path) else atoms.get_chemical_formula())
+    described = f"bulk {source if isinstance(source, str | Path) else atoms.get_chemical_formula()}"
+    _check_is_periodic(atoms, described)
+    check_is_solid(atoms, described)
     return Bulk(name or atoms.symbols.formula.reduce()[0].format("metal"), _with_conventional_axes(atoms))
 
 
@@ -138,10 +143,10 @@ def _from_structure(source: str | Path | Atoms | Structure) -> Atoms:
     return AseAtomsAdaptor.get_atoms(source, msonable=False)
 
 
-def _check_is_crystal(atoms: Atoms, name: str) -> None:
-    if not atoms.pbc.all() or abs(atoms.cell.volume) < 1e-3:
+def _check_is_periodic(atoms: Atoms, name: str) -> None:
+    if not (atoms.pbc.all() and abs(atoms.cell.volume) > 1e-3):
         raise InputError(
-            f"bulk {name}: a crystal is periodic in three directions; found pbc "
+            f"{name}: a crystal is periodic in three directions; found pbc "
             f"{''.join('FT'[int(flag)] for flag in atoms.pbc)} and a cell of {abs(atoms.cell.volume):.3g} Å³. "
             "A slab is given as a slab, not as a bulk"
         )
@@ -160,7 +165,6 @@ def _with_conventional_axes(atoms: Atoms) -> Atoms:
 
 
 def _suggestion(found: str, known: tuple[str, ...] | list[str]) -> str:
-    close = get_close_matches(found, known, n=1, cutoff=0.5) or [
-        other for other in known if other.lower() == found.lower()
-    ]
+    same_letters = [other for other in known if other.lower() == found.lower()]
+    close = same_letters or get_close_matches(found, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -88,3 +88,9 @@ ALIASES = {
     "HOCO": "COOH",
 }
 """Other ways to write a name."""
+
+
+def catalogue_spelling(name: str) -> str:
+    """Write a name as the catalogue does if it is another way to write one of its names; without star and spaces."""
+    bare = name.strip(" \t*")
+    return ALIASES.get(bare, bare)

@@ -15,9 +15,10 @@ from ase import Atoms
 from ase.symbols import Symbols
 
 from escn_calc.adsorption.bulks import SYMMETRY_TOLERANCE, Bulk
-from escn_calc.adsorption.facets import Miller
-from escn_calc.adsorption.geometry import Array, coordination, exposed_atoms, planes
+from escn_calc.adsorption.facets import Miller, facet_name
+from escn_calc.adsorption.geometry import PLANE_TOLERANCE, Array, coordination, exposed_atoms, planes
 from escn_calc.adsorption.symmetry import GAP, primitive_cell
+from escn_calc.errors import InputError
 
 SAME_PLANE = 0.1
 """Å. No cut goes between atoms whose heights are closer."""
@@ -91,11 +92,22 @@ def cuts(bulk: Bulk, miller: Miller) -> list[tuple[Cut, Stacking]]:
     """All cuts parallel to a plane that give different surfaces, those first that break the fewest bonds.
 
     Two cuts give the same surface if an operation of the crystal that leaves the normal up takes one to the other.
+
+    Raises
+    ------
+    InputError
+        The indices are so high that planes of atoms follow one another too closely to be told apart.
     """
     from pymatgen.core.surface import SlabGenerator
     from pymatgen.io.ase import AseAtomsAdaptor
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
+    spacing = widest_spacing(bulk.atoms, miller)
+    if spacing < PLANE_TOLERANCE:
+        raise InputError(
+            f"{bulk.name}{facet_name(miller, bulk.atoms)}: the planes of atoms are at most {spacing:.2f} Å apart, too "
+            f"close to tell where a surface is (limit {PLANE_TOLERANCE:g} Å); give lower Miller indices"
+        )
     structure = AseAtomsAdaptor.get_structure(bulk.atoms)
     generator = SlabGenerator(structure, miller, min_slab_size=1.0, min_vacuum_size=1.0, primitive=False)
     oriented = generator.oriented_unit_cell
@@ -110,6 +122,13 @@ def cuts(bulk: Bulk, miller: Miller) -> list[tuple[Cut, Stacking]]:
     crystal = Atoms([site.specie.Z for site in oriented], oriented.cart_coords, cell=oriented.lattice.matrix, pbc=True)
     found = [Cut(crystal, normal, height, abs(rise)) for height in _distinct(heights, shifts, abs(rise))]
     return sorted(((cut, stacking(cut)) for cut in found), key=lambda pair: pair[1].broken_bonds)
+
+
+def widest_spacing(crystal: Atoms, miller: Miller) -> float:
+    """Largest distance in Å between neighbouring planes of atoms parallel to a lattice plane."""
+    repeat = 1.0 / np.linalg.norm(np.array(miller) @ crystal.cell.reciprocal().array)
+    heights = np.sort((crystal.cell.scaled_positions(crystal.positions) @ np.array(miller)) % 1.0)
+    return float(np.diff(heights, append=heights[0] + 1.0).max() * repeat)
 
 
 def stacking(cut: Cut) -> Stacking:

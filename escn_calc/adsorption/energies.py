@@ -86,7 +86,10 @@ class AdsorptionEnergy:
 
     @property
     def value(self) -> float:
-        """Adsorption energy of all adsorbates together, in eV; negative if they are bound."""
+        """Adsorption energy of all adsorbates together, in eV; negative below clean slab and references.
+
+        Relative to water or CO the energy of O or C may be positive though each is strongly bound: the references are.
+        """
         return self.base + (self.base_reference - self.reference).energy(self.gas_energies)
 
     @property
@@ -142,8 +145,8 @@ class AdsorptionEnergy:
         used = ", ".join(f"{name} {self.gas_energies[name]:.4f} eV" for name, _ in changed.molecules)
         return (
             f"{self.value:+.4f} eV is the energy of {self.reaction} (reference scheme {self.scheme.name!r}; negative: "
-            f"bound); {origin}{f'; gas energies: {used}' if used else ''}; potential energies at rest, without "
-            "zero-point, thermal, pressure or potential terms"
+            f"below clean slab and references); {origin}{f'; gas energies: {used}' if used else ''}; potential "
+            "energies at rest, without zero-point, thermal, pressure or potential terms"
         )
 
 

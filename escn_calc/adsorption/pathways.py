@@ -13,6 +13,7 @@ from escn_calc.adsorption.electrode import Electrode, FreeEnergy
 from escn_calc.adsorption.energies import adsorbed
 from escn_calc.adsorption.references import OC20
 from escn_calc.adsorption.species import species
+from escn_calc.adsorption.thermochemistry import ROOM_TEMPERATURE, check_same_temperature
 from escn_calc.errors import InputError
 
 WATER_FORMATION = 2.46
@@ -145,22 +146,24 @@ def oxygen_reduction(intermediates: Mapping[str, FreeEnergy], electrode: Electro
     Parameters
     ----------
     intermediates : mapping
-        Free energies of adsorption of ``"OOH"``, ``"O"`` and ``"OH"`` relative to H2O and H2; their own electrodes do
-        not matter.
+        Free energies of adsorption of ``"OOH"``, ``"O"`` and ``"OH"`` relative to H2O and H2; the potentials and pH of
+        their own electrodes do not matter.
     electrode : Electrode, optional
-        The conditions (default: 0 V vs RHE, 298.15 K).
+        The conditions (default: 0 V vs RHE, 298.15 K), at room temperature: that of O2 is known for no other.
 
     Raises
     ------
     InputError
-        An intermediate is missing, or is something else, or is relative to other molecules.
+        An intermediate is missing, or is something else, or is relative to other molecules, or temperatures differ.
     """
-    return Pathway("oxygen reduction", _oxygen_states(intermediates), electrode or Electrode())
+    electrode = electrode or Electrode()
+    return Pathway("oxygen reduction", _oxygen_states(intermediates, electrode), electrode)
 
 
 def oxygen_evolution(intermediates: Mapping[str, FreeEnergy], electrode: Electrode | None = None) -> Pathway:
     """Return the oxidation of water, 2 H2O → O2 + 4 (H⁺ + e⁻) over OH*, O* and OOH*; see :func:`oxygen_reduction`."""
-    return Pathway("oxygen evolution", _oxygen_states(intermediates)[::-1], electrode or Electrode())
+    electrode = electrode or Electrode()
+    return Pathway("oxygen evolution", _oxygen_states(intermediates, electrode)[::-1], electrode)
 
 
 def hydrogen_evolution(hydrogen: FreeEnergy, electrode: Electrode | None = None) -> Pathway:
@@ -169,23 +172,25 @@ def hydrogen_evolution(hydrogen: FreeEnergy, electrode: Electrode | None = None)
     Raises
     ------
     InputError
-        The free energy is not that of H relative to H2.
+        The free energy is not that of H relative to H2, or is for another temperature than the electrode.
     """
-    (adsorbed_hydrogen,) = _states({"H": hydrogen}, ("H",))
+    electrode = electrode or Electrode()
+    (adsorbed_hydrogen,) = _states({"H": hydrogen}, ("H",), electrode)
     states = (State("*", 0.0, 0), adsorbed_hydrogen, State("* + H2", 0.0, 2))
-    return Pathway("hydrogen evolution", states, electrode or Electrode())
+    return Pathway("hydrogen evolution", states, electrode)
 
 
-def _oxygen_states(intermediates: Mapping[str, FreeEnergy]) -> tuple[State, ...]:
+def _oxygen_states(intermediates: Mapping[str, FreeEnergy], electrode: Electrode) -> tuple[State, ...]:
     """Return the states from O2 to H2O, free energies and electrons counted from 2 H2O + *."""
+    check_same_temperature("the free energy of O2", ROOM_TEMPERATURE, "the electrode", electrode.temperature_K)
     return (
         State("* + O2", 2 * WATER_FORMATION, -4),
-        *_states(intermediates, ("OOH", "O", "OH")),
+        *_states(intermediates, ("OOH", "O", "OH"), electrode),
         State("* + 2 H2O", 0.0, 0),
     )
 
 
-def _states(intermediates: Mapping[str, FreeEnergy], names: Sequence[str]) -> list[State]:
+def _states(intermediates: Mapping[str, FreeEnergy], names: Sequence[str], electrode: Electrode) -> list[State]:
     missing = [name for name in names if name not in intermediates]
     if missing:
         raise InputError(
@@ -200,5 +205,8 @@ def _states(intermediates: Mapping[str, FreeEnergy], names: Sequence[str]) -> li
                 f"{found.energy.reference}; it must be that of {name}* relative to {OC20.reference(wanted)} "
                 "(see convert)"
             )
+        check_same_temperature(
+            f"the free energy of {name}*", found.electrode.temperature_K, "the electrode", electrode.temperature_K
+        )
         states.append(State(f"{name}*", found.at_zero, int(found.electrons)))
     return states

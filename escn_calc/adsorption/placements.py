@@ -126,8 +126,8 @@ def placements(
     Raises
     ------
     InputError
-        Unknown mode, a number with "sites", a coverage that the cell cannot have, an adsorbate larger than the cell, no
-        room for all, or a vacuum too small for them.
+        Unknown mode, a number with "sites", a number or seed that is not whole or too small, a coverage that the cell
+        cannot have, an adsorbate larger than the cell, no room for all, or a vacuum too small for them.
     """
     molecules = _molecules(slab, adsorbate, coverage)
     if mode not in MODES:
@@ -138,11 +138,16 @@ def placements(
         made = _on_sites(slab, molecules)
     else:
         wanted = DEFAULT_NUMBER if number is None else number
-        if wanted < 1:
-            raise InputError(f"number is {number}; it must be at least 1")
+        _check_whole("number", wanted, 1)
+        _check_whole("seed", seed, 0)
         made = _drawn(slab, molecules, mode, wanted, seed)
     groups = groups_of_equals([placement.atoms for placement in made], slab, tolerance=SAME_START)
     return [made[group[0]] for group in groups]
+
+
+def _check_whole(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} is {value}; it must be a whole number of at least {least}")
 
 
 def _molecules(slab: Slab, adsorbate: Adsorbate | Sequence[Adsorbate], coverage: float | None) -> list[Adsorbate]:

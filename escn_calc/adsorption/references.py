@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import reduce
 
+from escn_calc.adsorption.catalogue import catalogue_spelling
 from escn_calc.adsorption.gas_molecules import GAS_MOLECULES
 from escn_calc.adsorption.species import Species, composition, is_formula, species
 from escn_calc.errors import InputError
 
 TERM = re.compile(
-    r"\s*(?P<sign>[+\-−])?\s*(?:(?P<factor>\d+/[1-9]\d*|\d+\.?\d*(?:e[+-]?\d+)?|\.\d+|½)\s*\*?\s*)?"
+    r"\s*(?P<sign>[+\-−])?\s*(?:(?P<factor>\d+/[1-9]\d*|\d+\.?\d*(?:e[+-]?\d{1,2})?|\.\d+|½)\s*\*?\s*)?"
     r"(?P<molecule>[A-Z][A-Za-z0-9]*)?(?:\(g\)|\s*eV)?"
 )
 """One term of a reference as people write it: ``- 1/2 H2``, ``+ CO(g)``, ``-7.204 eV``."""
@@ -221,14 +222,19 @@ def own_scheme(entries: Mapping[str, str | float], name: str = "own") -> Referen
     Raises
     ------
     InputError
-        No entries; an entry that cannot be read, or whose molecules do not have the atoms of its adsorbate (for a name
-        that is no formula, this is seen when it is used).
+        No entries, or two for one adsorbate; an entry that cannot be read, or whose molecules do not have the atoms of
+        its adsorbate (for a name that is no formula, this is seen when it is used).
     """
     if not entries:
         raise InputError(f"the reference scheme {name!r} has no entries; state one, such as O: H2O - H2")
     if name in NAMED_SCHEMES:
         raise InputError(f"the name {name!r} is that of a scheme of the package; give your own scheme another name")
-    keyed = {str(key).strip().strip("*"): parse_reference(value) for key, value in entries.items()}
+    keyed: dict[str, Reference] = {}
+    for key, value in entries.items():
+        spelled = catalogue_spelling(str(key))
+        if spelled in keyed:
+            raise InputError(f"the reference scheme {name!r} has two entries for {spelled}; leave one out")
+        keyed[spelled] = parse_reference(value)
     scheme = ReferenceScheme(name, keyed)
     for key, reference in keyed.items():
         if reference.molecules and is_formula(key):

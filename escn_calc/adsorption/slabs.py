@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -13,15 +12,15 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 
 from escn_calc.adsorption.bulks import Bulk
-from escn_calc.adsorption.cutting import Cut, Stacking, cuts
+from escn_calc.adsorption.cutting import cuts
 from escn_calc.adsorption.facets import Miller, facet_name, miller_indices
 from escn_calc.adsorption.geometry import exposed_atoms, frame, planes
-from escn_calc.adsorption.symmetry import has_equal_faces
+from escn_calc.adsorption.soundness import check_positions
+from escn_calc.adsorption.stacks import stack_with_equal_faces, thinnest_stack
+from escn_calc.adsorption.supercells import smallest_supercell
 from escn_calc.constraints import free_indices
 from escn_calc.errors import InputError
 
-MOST_REPEATS = 20
-"""Along one vector of the surface cell."""
 FIXED, SURFACE, ADSORBATE = 0, 1, 2
 """Tags as in OC20 (Chanussot et al., ACS Catal. 2021, 11, 6059, DOI 10.1021/acscatal.0c04525)."""
 
@@ -113,9 +112,9 @@ def slabs(
     result = []
     for (cut, count), termination in zip(found, terminations, strict=True):
         name = f"{facet}-{termination}" if termination else facet
-        stack = _stack(bulk, cut, count, layers, minimum_thickness or 0.0)
+        stack = thinnest_stack(bulk, cut, count, layers, minimum_thickness or 0.0)
         if symmetric:
-            stack = _with_equal_faces(name, cut, count, len(planes(stack.positions[:, 2])))
+            stack = stack_with_equal_faces(name, cut, count, len(planes(stack.positions[:, 2])))
         tagged = _held(stack, free_layers * count.planes_per_layer, symmetric)
         repeats = supercell or smallest_supercell(stack.cell.array[:2, :2], minimum_width, minimum_area or 0.0)
         atoms = _in_vacuum(tagged, vacuum).repeat((*repeats, 1))
@@ -134,15 +133,16 @@ def user_slab(atoms: Atoms, name: str) -> Slab:
     Raises
     ------
     InputError
-        No atoms, not periodic in its plane, no gap along the third cell vector.
+        No atoms, atoms on top of each other or nowhere, not periodic in its plane, no gap along the third cell vector,
+        or tags that say that something is adsorbed already.
     """
-    if len(atoms) == 0:
-        raise InputError(f"slab {name}: the structure has no atoms")
+    check_positions(atoms, f"slab {name}")
     if not atoms.pbc[:2].all() or np.linalg.norm(np.cross(*atoms.cell.array[:2])) < 1e-3:
         raise InputError(
             f"slab {name}: a slab is periodic along its first two cell vectors; found pbc "
             f"{''.join('FT'[int(flag)] for flag in atoms.pbc)} and cell vectors {atoms.cell.array[:2].tolist()} Å"
         )
+    _check_is_clean(atoms, name)
     taken = _put_together(atoms.copy(), name)
     taken.calc = None
     if set(taken.get_tags()) != {FIXED, SURFACE}:
@@ -183,26 +183,6 @@ def vacuum_of(atoms: Atoms) -> float:
     return float(directions.heights(atoms.cell.array[2]) - np.ptp(directions.heights(atoms.positions)))
 
 
-def smallest_supercell(lattice: np.ndarray, minimum_width: float, minimum_area: float) -> tuple[int, int]:
-    """Fewest repeats of a surface cell (2, 2) with images no nearer than a width (Å) and at least an area (Å²).
-
-    Among equally many, those with the farthest images; then the most nearly square numbers.
-    """
-    area = abs(np.linalg.det(lattice))
-    steps = np.array([step for step in itertools.product(range(-4, 5), repeat=2) if any(step)])
-    candidates = []
-    for first, second in itertools.product(range(1, MOST_REPEATS + 1), repeat=2):
-        width = np.linalg.norm(steps @ (lattice * [[first], [second]]), axis=1).min()
-        if width >= minimum_width - 1e-6 and first * second * area >= minimum_area - 1e-6:
-            candidates.append((first * second, -round(width, 3), abs(first - second), first, second))
-    if not candidates:
-        raise InputError(
-            f"more than {MOST_REPEATS} repeats of the surface cell would be needed for a width of {minimum_width:g} Å "
-            f"and an area of {minimum_area:g} Å²; ask for less, or give the supercell"
-        )
-    return min(candidates)[3:]
-
-
 def _check_sizes(
     layers: int,
     free_layers: int,
@@ -222,6 +202,8 @@ def _check_sizes(
     for name, value in lengths.items():
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"{name} is {value}; it must be positive (Å, and Å² for an area)")
+    if not _are_whole([layers, free_layers]):
+        raise InputError(f"layers is {layers} and free_layers {free_layers}; both must be whole numbers")
     if free_layers < 0:
         raise InputError(f"free_layers is {free_layers}; it must be 0 or more")
     free = free_layers * (2 if symmetric else 1)
@@ -231,8 +213,12 @@ def _check_sizes(
             f"{' at the two faces' if symmetric else ''}, leave none to hold; take at least {free + 1} layers or fewer "
             "free_layers"
         )
-    if supercell is not None and (len(supercell) != 2 or min(supercell) < 1):
-        raise InputError(f"supercell is {supercell}; it must be two numbers of at least 1, as in (2, 2)")
+    if supercell is not None and (len(supercell) != 2 or not _are_whole(supercell) or min(supercell) < 1):
+        raise InputError(f"supercell is {supercell}; it must be two whole numbers of at least 1, as in (2, 2)")
+
+
+def _are_whole(numbers: Sequence[int]) -> bool:
+    return all(isinstance(number, int | np.integer) for number in numbers)
 
 
 def _labels(tops: list[str]) -> list[str]:
@@ -244,37 +230,6 @@ def _labels(tops: list[str]) -> list[str]:
         numbers[top] += 1
         labels.append(top if tops.count(top) == 1 else f"{top}-{numbers[top]}")
     return labels
-
-
-def _stack(bulk: Bulk, cut: Cut, count: Stacking, layers: int, minimum_thickness: float) -> Atoms:
-    """Thinnest stack with so many layers and so many Å; an element loses the planes that are too many."""
-    wanted = layers * count.planes_per_layer
-    repeats = math.ceil(wanted / count.planes_per_period)
-    while np.ptp((stack := cut.stack(repeats)).positions[:, 2]) < minimum_thickness:
-        repeats += 1
-    if not bulk.is_element:
-        return stack
-    of_each = planes(stack.positions[:, 2])
-    tops = [stack.positions[plane, 2].mean() for plane in of_each]
-    while wanted < len(of_each) and tops[0] - tops[wanted - 1] < minimum_thickness:
-        wanted += count.planes_per_layer
-    return _upper_planes(stack, wanted)
-
-
-def _upper_planes(stack: Atoms, number: int) -> Atoms:
-    return stack[np.sort(np.concatenate(planes(stack.positions[:, 2])[:number]))]
-
-
-def _with_equal_faces(name: str, cut: Cut, count: Stacking, at_least: int) -> Atoms:
-    period = count.planes_per_period
-    stack = cut.stack(math.ceil(at_least / period) + 1)
-    for number in range(at_least, at_least + period + 1):
-        cut_off = _upper_planes(stack, number)
-        if has_equal_faces(cut_off):
-            return cut_off
-    raise InputError(
-        f"{name}: no slab of this crystal has this surface on both faces; take symmetric: false, or another termination"
-    )
 
 
 def _held(stack: Atoms, free_planes: int, symmetric: bool) -> Atoms:
@@ -296,6 +251,17 @@ def _in_vacuum(stack: Atoms, vacuum: float) -> Atoms:
     placed.cell[2, 2] = np.ptp(heights) + vacuum
     placed.positions[:, 2] += vacuum / 2 - heights.min()
     return placed
+
+
+def _check_is_clean(atoms: Atoms, name: str) -> None:
+    """OC20 tags adsorbates 2, slabs 0 and 1; ASE's builders tag adsorbates 0, layers of slabs from 1."""
+    tags = set(atoms.get_tags().tolist())
+    if FIXED in tags and max(tags) >= ADSORBATE:
+        raise InputError(
+            f"slab {name}: it has tags {', '.join(map(str, sorted(tags)))}, as if something were adsorbed already (tag "
+            f"{ADSORBATE} in OC20, {FIXED} beside layers from 1 in ASE); give the clean slab, or set the tags "
+            f"{FIXED} (held) and {SURFACE} (free) if all of it is the slab"
+        )
 
 
 def _put_together(atoms: Atoms, name: str) -> Atoms:

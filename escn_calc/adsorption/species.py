@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ase.data import atomic_numbers
 from ase.formula import Formula
 
+from escn_calc.adsorption.catalogue import catalogue_spelling
 from escn_calc.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def species(source: str | Atoms, name: str | None = None) -> Species:
     Parameters
     ----------
     source : str or Atoms
-        A formula such as ``"OH"``, ``"*OOH"`` or ``"CH3O*"``, or the adsorbate alone, without slab.
+        A formula such as ``"OH"``, ``"*OOH"`` or ``"CH3O*"``, or the adsorbate alone, without slab. Another way to
+        write a name of the catalogue of adsorbates is that name: ``"HCO"`` is ``"CHO"``.
     name : str, optional
         Its name if that is no formula (``"glycine"``), or not the one that ASE makes of the atoms.
 
@@ -47,7 +49,7 @@ def species(source: str | Atoms, name: str | None = None) -> Species:
         A text that is no formula, or no atoms.
     """
     if isinstance(source, str):
-        formula = source.strip().strip("*")
+        formula = catalogue_spelling(source)
         counts = composition(formula)
     else:
         formula, counts = source.get_chemical_formula(), Counter(source.get_chemical_symbols())

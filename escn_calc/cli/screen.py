@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from escn_calc.errors import ESCNError
+from escn_calc.errors import CalculationError, ESCNError
 from escn_calc.options import DEVICES
 
 if TYPE_CHECKING:
@@ -90,14 +90,20 @@ def screen(
 
 
 def _estimate(waiting: Sequence[Task], prepared: Prepared, engine: Engine, console: Console) -> Cost | None:
-    """Time a few evaluations; None if there is nothing to do."""
-    from escn_calc.screening.cost import estimate, representative
+    """Time a few evaluations; None if there is nothing to do, or if they fail in a campaign that has worked before."""
+    from escn_calc.screening.cost import estimate, speed_of
     from escn_calc.screening.store import mean_evaluations
 
     if not waiting:
         return None
-    with console.status(f"Timing a few evaluations in {engine.words}"):
-        speed = engine.speed(representative(waiting))
+    try:
+        with console.status(f"Timing a few evaluations in {engine.words}"):
+            speed = speed_of(engine, waiting)
+    except CalculationError as error:
+        if not prepared.finished:
+            raise
+        console.print(f"Note: no estimate of the time: {error}", style="yellow", markup=False, soft_wrap=True)
+        return None
     return estimate(waiting, speed, engine.workers, mean_evaluations(prepared.finished))
 
 

@@ -90,6 +90,12 @@ UNITS = {
 }
 
 
+SIGN = (
+    "Negative energies lie below the clean slab and the references; a positive one need not mean that the adsorbate "
+    "leaves the surface, since what it is compared with may be stable."
+)
+
+
 def paragraphs(systems: Sequence[System], campaign: Campaign) -> list[str]:
     """Say in words what was calculated, with which model and settings, and what the energies leave out."""
     return [
@@ -109,13 +115,13 @@ def _what_the_energies_are(campaign: Campaign) -> list[str]:
             "already subtracted, and nothing was subtracted again.",
             f"References of the model: {_sentence(campaign.energy_reference)}",
             f"Energies on this page are relative to: {_sentence(typeset(campaign.scheme_words))}",
-            "Negative energies mean that the adsorbate is bound.",
+            SIGN,
         ]
     return [
         "Adsorption energies are ΔE = E(slab with adsorbate) − E(clean slab) − E(references), all from the same model; "
         "the clean slab was relaxed in the same way.",
         f"References: {_sentence(typeset(campaign.scheme_words))}",
-        "Negative energies mean that the adsorbate is bound.",
+        SIGN,
     ]
 
 

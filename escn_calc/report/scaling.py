@@ -8,14 +8,14 @@ doi:10.1103/PhysRevLett.99.016105.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from ase.data import chemical_symbols
 
+from escn_calc.adsorption.adsorbates import adsorbate
+from escn_calc.adsorption.catalogue import CATALOGUE, catalogue_spelling
 from escn_calc.report.systems import System, best_energy, by_adsorbate
 
 FEWEST_TO_PLOT = 3
@@ -56,7 +56,7 @@ class Relation:
     line : Line or None
         None with fewer than ``FEWEST_TO_FIT`` surfaces, or where all x or all y are equal.
     same_atom : bool
-        Whether ``y`` begins with the atom ``x``, so that a relation is expected.
+        Whether ``y`` binds through the atom ``x``, so that a relation is expected.
     """
 
     x: tuple[str, float | None]
@@ -77,14 +77,14 @@ def relations(systems: Sequence[System]) -> list[Relation]:
     ]
     found = []
     for (first, of_first), (second, of_second) in combinations(species, 2):
-        if _begins_with(first[0], second[0]):
+        if _binds_through(first[0], second[0]):
             first, second, of_first, of_second = second, first, of_second, of_first
         common = [surface for surface in of_first if surface in of_second]
         if len(common) < FEWEST_TO_PLOT:
             continue
         pairs = tuple((of_first[surface], of_second[surface]) for surface in common)
         x, y = (np.array([best_energy(pair[axis]) for pair in pairs]) for axis in (0, 1))
-        found.append(Relation(first, second, pairs, fitted_line(x, y), _begins_with(second[0], first[0])))
+        found.append(Relation(first, second, pairs, fitted_line(x, y), _binds_through(second[0], first[0])))
     return sorted(found, key=lambda relation: not relation.same_atom)
 
 
@@ -98,7 +98,13 @@ def fitted_line(x: np.ndarray, y: np.ndarray) -> Line | None:
     return Line(float(slope), float(intercept), float(r_squared), float(np.abs(residuals).mean()))
 
 
-def _begins_with(name: str, atom: str) -> bool:
-    """Whether a species other than an atom is named after the atom it binds through: OH and OOH after O."""
-    symbols = re.findall(r"[A-Z][a-z]?", name)
-    return atom in chemical_symbols and atom != "H" and name != atom and bool(symbols) and symbols[0] == atom
+def _binds_through(name: str, atom: str) -> bool:
+    """Whether an adsorbate of the catalogue, other than the atom itself, binds through this atom: OH, HCOO through O.
+
+    Hydrogen does not count: no molecule binds as it does.
+    """
+    spelled = catalogue_spelling(name)
+    if spelled not in CATALOGUE or spelled == atom or atom == "H":
+        return False
+    known = adsorbate(spelled)
+    return set(known.atoms.symbols[list(known.binding)]) == {atom}

@@ -129,6 +129,7 @@ def _hydrogen(of_hydrogen: dict[str, System], coverage: float | None) -> Volcano
 
 
 def _oxygen(by_species: dict[str, dict[str, System]], coverage: float | None) -> Volcano:
+    corrections = {name: correction for name, (correction, _) in TABULATED_CORRECTIONS.items()}
     surfaces = [surface for surface in by_species["OH"] if surface in by_species["O"]]
     calculated = bool(surfaces) and all(surface in by_species["OOH"] for surface in surfaces)
     points = []
@@ -136,17 +137,21 @@ def _oxygen(by_species: dict[str, dict[str, System]], coverage: float | None) ->
         used = [by_species[name][surface] for name in ("O", "OH", "OOH") if calculated or name != "OOH"]
         states = {one.adsorbate.strip("*"): _free_energy(one.adsorbate.strip("*"), best_energy(one)) for one in used}
         if not calculated:
-            correction = TABULATED_CORRECTIONS["OOH"][0]
-            states["OOH"] = _free_energy("OOH", states["OH"].at_zero + OOH_ABOVE_OH - correction)
+            states["OOH"] = _free_energy("OOH", states["OH"].at_zero + OOH_ABOVE_OH - corrections["OOH"])
         potential = oxygen_reduction(states).limiting_potential
         points.append(Point(surface, states["OH"].at_zero, potential, any(map(_doubtful, used))))
     top = (2 * WATER_FORMATION - OOH_ABOVE_OH) / 2
-    source = "was calculated" if calculated else f"is taken as ΔG(OH*) + {OOH_ABOVE_OH} eV"
+    source = (
+        f"is ΔE(OOH*) + {corrections['OOH']:.2f} eV, a value in general use without a known source"
+        if calculated
+        else f"is taken as ΔG(OH*) + {OOH_ABOVE_OH} eV"
+    )
     return Volcano(
         _title("Oxygen reduction", coverage),
         f"Limiting potential of O₂ + 4 (H⁺ + e⁻) → 2 H₂O over OOH*, O* and OH* on "
         f"{wording.plural(len(points), 'surface')} against the free energy of adsorption of OH*, at 298 K. "
-        f"ΔG(OOH*) {source}. Legs: removal of OH* on the left, formation of OOH* (ΔG(OH*) + {OOH_ABOVE_OH} eV) on the "
+        f"ΔG(OH*) is ΔE(OH*) + {corrections['OH']:.2f} eV, ΔG(O*) is ΔE(O*) + {corrections['O']:.2f} eV, ΔG(OOH*) "
+        f"{source}. Legs: removal of OH* on the left, formation of OOH* (ΔG(OH*) + {OOH_ABOVE_OH} eV) on the "
         "right; a point below them is limited by O*. Without barriers, solvent and field.",
         "ΔG(OH*) (eV)",
         "limiting potential (V vs RHE)",

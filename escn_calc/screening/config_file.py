@@ -34,6 +34,11 @@ class CampaignFile:
         return self.file.path.absolute().parent
 
     @property
+    def model_key(self) -> Key:
+        """Where the file says what relaxes; empty if it does not."""
+        return tuple(key for key in ("model", "calculator") if key in self.file.data)
+
+    @property
     def text(self) -> str:
         """The file as it stands."""
         return self.file.path.read_text(encoding="utf-8")
@@ -52,7 +57,8 @@ class CampaignFile:
 
     def error(self, key: Key, message: str) -> InputError:
         """Make an error about the value of a key, with file and line."""
-        return InputError(f"{self.file.path}:{self.file.line_of(key)}: {dotted(key)}: {message}")
+        where = f"{dotted(key)}: " if key else ""
+        return InputError(f"{self.file.path}:{self.file.line_of(key)}: {where}{message}")
 
     @contextmanager
     def at(self, key: Key) -> Iterator[None]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from ase import Atoms
 
-from escn_calc.errors import ESCNError
+from escn_calc.errors import CalculationError, ESCNError, renamed
 
 if TYPE_CHECKING:
     from escn_calc.potential import Potential
     from escn_calc.screening.calculators import CalculatorPotential
+    from escn_calc.screening.local import Engine
     from escn_calc.screening.tasks import Task
 
 TYPICAL_EVALUATIONS = {"bulk": 8, "gas": 10, "slab": 10, "adslab": 40}
@@ -23,7 +24,11 @@ TYPICAL_EVALUATIONS = {"bulk": 8, "gas": 10, "slab": 10, "adslab": 40}
 TIMED = 3
 """Evaluations that are timed, after one that is not; their median counts."""
 
+LONG_S = 10.0
+"""Seconds after which no more evaluations are timed; if the first one takes as long, it counts."""
+
 MOST_TIMED_ATOMS = 400
+MOST_TIMED_STRUCTURES = 100
 
 
 @dataclass(frozen=True)
@@ -69,50 +74,61 @@ class Cost:
     evaluations: dict[str, float]
 
 
-def representative(tasks: Sequence[Task]) -> list[Atoms]:
-    """Choose structures of the size on which most of the time will be spent, enough to fill a batch."""
-    by_size = sorted((task.atoms for task in tasks), key=len)
+def representative(tasks: Sequence[Task]) -> list[Task]:
+    """Choose tasks of the size on which most of the time will be spent, enough to fill a batch."""
+    by_size = sorted(tasks, key=lambda task: len(task.atoms))
     if not by_size:
         return []
-    total = sum(map(len, by_size))
+    total = sum(len(task.atoms) for task in by_size)
     below, middle = 0, 0
-    while below + len(by_size[middle]) < total / 2:
-        below += len(by_size[middle])
+    while below + len(by_size[middle].atoms) < total / 2:
+        below += len(by_size[middle].atoms)
         middle += 1
-    return by_size[middle:] + by_size[:middle][::-1]
+    return (by_size[middle:] + by_size[:middle][::-1])[:MOST_TIMED_STRUCTURES]
 
 
-def measured_speed(
-    potential: Potential | CalculatorPotential, structures: Sequence[Atoms], together: int | None
-) -> Speed:
+def speed_of(engine: Engine, tasks: Sequence[Task]) -> Speed:
+    """Time a few evaluations; if those of a whole batch fail, of the most representative structure alone.
+
+    Raises
+    ------
+    InputError, CheckpointError, DownloadError
+        The model cannot be loaded.
+    CalculationError
+        That structure cannot be evaluated either.
+    """
+    chosen = representative(tasks)
+    try:
+        return engine.speed(chosen)
+    except CalculationError:
+        return engine.speed(chosen[:1])
+
+
+def measured_speed(potential: Potential | CalculatorPotential, tasks: Sequence[Task], together: int | None) -> Speed:
     """Time evaluations of structures, as many at once as are relaxed together.
 
     Parameters
     ----------
     potential : Potential or CalculatorPotential
-    structures : sequence of Atoms
-        At least one; they are taken in order.
+    tasks : sequence of Task
+        At least one; their structures are taken in order.
     together : int or None
         So many at most; None for up to ``MOST_TIMED_ATOMS`` atoms.
 
     Raises
     ------
-    ESCNError
+    CalculationError
         One cannot be evaluated.
     """
-    chosen = list(structures[:1])
-    for atoms in structures[1:together]:
-        if sum(map(len, chosen)) + len(atoms) <= MOST_TIMED_ATOMS:
-            chosen.append(atoms)
-    seconds: list[float] = []
-    for _ in range(1 + TIMED):
-        began = time.perf_counter()
-        for outcome in potential.evaluate_each(_moved(chosen, len(seconds))):
-            if isinstance(outcome, ESCNError):
-                raise outcome
-        seconds.append(time.perf_counter() - began)
-    atoms_in_all = sum(map(len, chosen))
-    return Speed(potential.device, len(chosen), atoms_in_all, statistics.median(seconds[1:]) / atoms_in_all)
+    chosen = list(tasks[:1])
+    for task in tasks[1:together]:
+        if sum(len(one.atoms) for one in chosen) + len(task.atoms) <= MOST_TIMED_ATOMS:
+            chosen.append(task)
+    seconds = [_seconds(potential, chosen, 0)]
+    while len(seconds) < 1 + TIMED and sum(seconds) < LONG_S:
+        seconds.append(_seconds(potential, chosen, len(seconds)))
+    atoms = sum(len(task.atoms) for task in chosen)
+    return Speed(potential.device, len(chosen), atoms, statistics.median(seconds[1:] or seconds) / atoms)
 
 
 def estimate(tasks: Sequence[Task], speed: Speed, workers: int, known: Mapping[str, float]) -> Cost:
@@ -141,10 +157,20 @@ def estimate(tasks: Sequence[Task], speed: Speed, workers: int, known: Mapping[s
     )
 
 
-def _moved(structures: Sequence[Atoms], number: int) -> list[Atoms]:
-    """Copies that are slightly moved each time, so that no calculator answers from its memory."""
-    copies = [atoms.copy() for atoms in structures]
-    for atoms in copies:
-        atoms.set_constraint()
-        atoms.rattle(0.01, seed=number)
-    return copies
+def _seconds(potential: Potential | CalculatorPotential, tasks: Sequence[Task], number: int) -> float:
+    """Time one evaluation of all structures, slightly moved so that no calculator answers from its memory."""
+    moved = [_moved(task.atoms, number) for task in tasks]
+    began = time.perf_counter()
+    outcomes = potential.evaluate_each(moved)
+    seconds = time.perf_counter() - began
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        if isinstance(outcome, ESCNError):
+            raise CalculationError(f"cannot be evaluated: {renamed(str(outcome), task.name)}") from outcome
+    return seconds
+
+
+def _moved(atoms: Atoms, number: int) -> Atoms:
+    copy = atoms.copy()
+    copy.set_constraint()
+    copy.rattle(0.01, seed=number)
+    return copy

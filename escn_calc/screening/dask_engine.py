@@ -1,20 +1,20 @@
 """The engine of many processes: the workers of a Dask scheduler relax batches, and Dask looks after the workers.
 
 A worker loads the model once. A batch whose worker dies is given to another one, by Dask itself, up to its limit
-(``distributed.scheduler.allowed-failures``); a batch that has reached it is divided, so that one structure that kills
-workers costs nobody else their result. Only the driver writes; what a worker sends twice is the result of one future.
+(``distributed.scheduler.allowed-failures``). What has reached it is tried one by one when all else is done, and at last
+with nothing else under way, because Dask also counts the death of a worker against the batch that waits there: so one
+structure that kills workers costs nobody else their result. Only the driver writes; what a worker sends twice is the
+result of one future.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from ase import Atoms
 
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.records import versions
@@ -64,17 +64,17 @@ class DaskEngine:
         """How many processes relax at the same time; at least one, which may still be waiting for its machine."""
         return max(1, len(self._known_workers()))
 
-    def speed(self, structures: Sequence[Atoms]) -> Speed:
+    def speed(self, tasks: Sequence[Task]) -> Speed:
         """Time a few evaluations on one of the workers.
 
         Raises
         ------
         InputError, CheckpointError, DownloadError
             The model cannot be loaded there.
-        ESCNError
+        CalculationError
             A structure cannot be evaluated, or the scheduler is gone.
         """
-        return self._ask(_timed, self.work, list(structures))
+        return self._ask(_timed, self.work, list(tasks))
 
     def relax(self, tasks: Sequence[Task]) -> Iterator[Ended]:
         """Relax tasks and yield each when it has ended, in any order.
@@ -86,29 +86,40 @@ class DaskEngine:
         CalculationError
             The scheduler is gone.
         """
-        from distributed import KilledWorker
-
         if not tasks:
             return
-        device = self._ask(_device, self.work)
-        waiting = deque(batches(tasks, self.work.together(device)))
+        together = self.work.together(self._ask(_device, self.work))
+        suspects = yield from self._survivors(
+            batches(tasks, together), at_once=lambda: BATCHES_PER_WORKER * self.workers
+        )
+        suspects = yield from self._survivors(_one_by_one(suspects), at_once=lambda: self.workers)
+        suspects = yield from self._survivors(_one_by_one(suspects), at_once=lambda: 1)
+        for task in suspects:
+            yield Ended(task, LostError("its workers died again and again"), {})
+
+    def _survivors(
+        self, divided: Iterable[list[Task]], at_once: Callable[[], int]
+    ) -> Generator[Ended, None, list[Task]]:
+        """Relax batches, yield each task that has ended, and return those whose workers died too often."""
+        from distributed import KilledWorker
+
+        waiting = deque(divided)
         running: dict[Future, list[Task]] = {}
+        suspects: list[Task] = []
         while waiting or running:
-            while waiting and len(running) < BATCHES_PER_WORKER * self.workers:
+            while waiting and len(running) < at_once():
                 batch = waiting.popleft()
                 running[self.client.submit(_relaxed, batch, self.work, pure=False)] = batch
             for future in self._first_done(running):
                 batch = running.pop(future)
                 try:
                     used, relaxed = _result(future)
-                except KilledWorker as error:
-                    if len(batch) > 1:
-                        waiting.extendleft([task] for task in batch)
-                    else:
-                        yield Ended(batch[0], LostError(f"its workers died again and again: {error}"), {})
+                except KilledWorker:
+                    suspects += batch
                     continue
                 for place, end, unfamiliar in relaxed:
                     yield Ended(batch[place], end, used, unfamiliar)
+        return suspects
 
     def _ask(self, function: Callable[..., Answer], *arguments: object) -> Answer:
         """Have any worker do something."""
@@ -151,17 +162,21 @@ class DaskEngine:
         return workers
 
 
+def _one_by_one(tasks: Iterable[Task]) -> Iterator[list[Task]]:
+    return ([task] for task in tasks)
+
+
 def _relaxed(tasks: list[Task], work: Work) -> tuple[dict[str, str], list[Relaxed]]:
     """On a worker: relax a batch."""
     _check_worker()
     return versions(), list(relax_tasks(tasks, work))
 
 
-def _timed(work: Work, structures: list[Atoms]) -> Speed:
+def _timed(work: Work, tasks: list[Task]) -> Speed:
     """On a worker: time a few evaluations."""
     _check_worker()
     potential = work.load()
-    return measured_speed(potential, structures, work.together(potential.device))
+    return measured_speed(potential, tasks, work.together(potential.device))
 
 
 def _device(work: Work) -> str:

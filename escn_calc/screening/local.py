@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ase import Atoms
-
 from escn_calc.records import versions
 from escn_calc.screening.cost import Speed, measured_speed
 from escn_calc.screening.relaxing import Ended, Work, relax_tasks
@@ -27,7 +25,7 @@ class Engine(Protocol):
     def workers(self) -> int:
         """How many processes relax at the same time."""
 
-    def speed(self, structures: Sequence[Atoms]) -> Speed:
+    def speed(self, tasks: Sequence[Task]) -> Speed:
         """Time a few evaluations."""
 
     def relax(self, tasks: Sequence[Task]) -> Iterator[Ended]:
@@ -56,18 +54,18 @@ class LocalEngine:
         """How many processes relax at the same time."""
         return 1
 
-    def speed(self, structures: Sequence[Atoms]) -> Speed:
+    def speed(self, tasks: Sequence[Task]) -> Speed:
         """Time a few evaluations.
 
         Raises
         ------
         InputError, CheckpointError, DownloadError
             The model cannot be loaded.
-        ESCNError
+        CalculationError
             A structure cannot be evaluated.
         """
         potential = self.work.load()
-        return measured_speed(potential, structures, self.work.together(potential.device))
+        return measured_speed(potential, tasks, self.work.together(potential.device))
 
     def relax(self, tasks: Sequence[Task]) -> Iterator[Ended]:
         """Relax tasks and yield each when it has ended, in any order.

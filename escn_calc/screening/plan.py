@@ -124,7 +124,7 @@ class _Planner:
     def check_model(self) -> None:
         """Make sure that the model can relax, and that its energies go with the references."""
         config, facts = self.campaign.config, self.facts
-        where: Key = ("model",) if "model" in self.campaign.file.data else ()
+        where = self.campaign.model_key
         if not facts.has_forces:
             raise self.campaign.error(where, f"{facts.name} has no forces to relax with; set forces: gradient")
         if facts.energy_kind == "unknown":

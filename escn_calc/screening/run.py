@@ -105,7 +105,8 @@ def prepare(campaign: CampaignFile) -> Prepared:
     CheckpointError, DownloadError
         The model cannot be read.
     """
-    facts = facts_of(model_of(campaign))
+    with campaign.at(campaign.model_key):
+        facts = facts_of(model_of(campaign))
     store = Store.at(place_of(campaign))
     store.check_is_campaign()
     plan = make_plan(campaign, facts, store.relaxed_bulks())

@@ -124,8 +124,8 @@ class Store:
             changed = [name for name, digest in wanted.items() if known.get(name, digest) != digest]
             if changed:
                 raise InputError(
-                    f"the {what} {changed[0]} is another structure in {self.place.name}; give it another name, or "
-                    "choose another 'out' or 'database'"
+                    f"the {what} {changed[0]} is not the same as in {self.place.name}; give it another name, or choose "
+                    "another 'out' or 'database'"
                 )
 
     def begin(self, header: Header, run: dict[str, Any]) -> None:

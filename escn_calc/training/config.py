@@ -50,7 +50,7 @@ class ModelSection(Section):
     network: ESCNConfig | None = None
     name: Annotated[str, Field(min_length=1)] | None = None
     forces: ForcesKind | None = None
-    add_elements: dict[Symbol, Symbol | None] = {}
+    add_elements: dict[Symbol, Symbol | None] = Field(default_factory=dict)
     freeze: tuple[str, ...] = ()
 
     @field_validator("network", mode="wrap")

@@ -93,6 +93,7 @@ def test_every_alias_is_known_and_of_equal_composition():
     for alias, name in ALIASES.items():
         assert alias not in CATALOGUE
         assert Atoms(alias).symbols.formula.count() == Atoms(name).symbols.formula.count()
+        assert adsorbate(f"* {alias}").name == name
 
 
 @pytest.mark.parametrize(
@@ -141,3 +142,12 @@ def test_what_is_no_adsorbate(tmp_path):
         adsorbate(8)
     with pytest.raises(InputError, match="does not exist"):
         adsorbate(str(tmp_path / "no.xyz"))
+    with pytest.raises(InputError, match=r"binding atoms \[0, 0\] must be some of 0 to 1, each once"):
+        adsorbate("CO", binding=[0, 0])
+
+
+def test_isomers_are_told_apart_by_a_name():
+    hydroxymethylidyne = adsorbate("COH").atoms
+    assert adsorbate(hydroxymethylidyne).name == "CHO"  # the formula says no more
+    assert adsorbate(hydroxymethylidyne, name="COH").name == "COH"
+    assert adsorbate("OH", name="hydroxyl").name == "hydroxyl"

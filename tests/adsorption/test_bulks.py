@@ -140,3 +140,38 @@ def test_four_indices_on_a_cubic_crystal():
 def test_empty_structure():
     with pytest.raises(InputError, match="a crystal is periodic"):
         bulk(Atoms())
+    with pytest.raises(InputError, match="the structure has no atoms"):
+        bulk(Atoms(cell=[3, 3, 3], pbc=True))
+
+
+def test_lengths_in_other_units():
+    with pytest.raises(InputError, match=r"bulk 'Cu': 4 atoms in a cell of 0.047 Å³; are the lengths in Å\?"):
+        bulk("Cu", lattice=0.361)
+    with pytest.raises(InputError, match=r"bulk 'Cu': no two atoms of the crystal are nearer .* lengths in Å\?"):
+        bulk("Cu", lattice=36.1)
+    doubled = ase_bulk("Cu", cubic=True) + ase_bulk("Cu", cubic=True)
+    with pytest.raises(InputError, match=r"bulk Cu8: atoms 0 and 4 \(Cu, Cu\) are 0.00 Å apart"):
+        bulk(doubled)
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_slab_is_no_bulk(axis):
+    slab = fcc111("Cu", (2, 2, 3), vacuum=5, periodic=True)
+    slab.set_cell(np.roll(slab.cell.array, axis + 1, axis=0))
+    with pytest.raises(InputError, match=r"bulk Cu12: a gap of 10.0 Å between its planes .* given as a slab"):
+        bulk(slab)
+
+
+def test_layered_crystals_are_bulks():
+    graphite = Atoms(
+        "C4",
+        scaled_positions=[(0, 0, 0.25), (0, 0, 0.75), (1 / 3, 2 / 3, 0.25), (2 / 3, 1 / 3, 0.75)],
+        cell=[2.46, 2.46, 6.71, 90, 90, 120],
+        pbc=True,
+    )
+    assert len(bulk(graphite).atoms) == 4
+
+
+def test_elements_in_other_letters():
+    with pytest.raises(InputError, match="did you mean 'Cu'"):
+        bulk("cu")

@@ -100,6 +100,19 @@ def test_relaxed_structures_with_moved_slab_atoms(copper, seed):
     assert groups_of_equals(structures, copper) == [[0, 1, 2, 4, 5, 6], [3]]
 
 
+def test_a_symmetric_adsorbate_with_a_slab_pushed_in_one_of_three_ways(copper):
+    """Several operations leave O on a hollow where it is; only one of them takes the push to where the other has it."""
+    hollow = next(site for site in unique_sites(copper) if site.name == "fcc")
+    structures = []
+    for corner in hollow.atoms:
+        pushed = with_atoms(copper, above(hollow.position, 1.2), symbols="O")
+        pushed.positions[corner, 2] += 0.6
+        structures.append(pushed)
+    second_layer = with_atoms(copper, above(hollow.position, 1.2), symbols="O")
+    second_layer.positions[planes(copper.atoms.positions[:, 2])[1][0], 2] += 0.6
+    assert groups_of_equals([*structures, second_layer], copper) == [[0, 1, 2], [3]]
+
+
 def test_which_atom_has_which_index_does_not_matter(copper):
     one = placements(copper, adsorbate("H2O"))[0].atoms
     other = one[[*range(len(one) - 2), len(one) - 1, len(one) - 2]]

@@ -316,6 +316,17 @@ def test_steps_of_oxygen_reduction_on_a_strong_binder():
     assert max(step.free_energy for step in at_limit.steps) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_pathways_are_for_one_temperature():
+    hot = Electrode(0.9, "SHE", ph=13, temperature_K=350)
+    oxygen = {name: free(1.0, name) for name in ("OOH", "O", "OH")}
+    with pytest.raises(InputError, match=r"the free energy of O2 is for 298.15 K, the electrode for 350 K"):
+        oxygen_reduction(oxygen, hot)
+    with pytest.raises(InputError, match="take both at one temperature"):
+        oxygen_evolution(oxygen, hot)
+    with pytest.raises(InputError, match=r"the free energy of H\* is for 298.15 K, the electrode for 350 K"):
+        hydrogen_evolution(free(0.1, "H"), hot)
+
+
 def test_the_electrodes_of_the_intermediates_do_not_matter():
     plain, driven = (
         {name: free(value, name, electrode) for name, value in (("OH", 0.8), ("O", 1.6), ("OOH", 4.0))}

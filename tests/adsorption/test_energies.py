@@ -294,7 +294,8 @@ def test_words_of_a_total_energy_model_say_what_was_subtracted():
         "total", -200.5, species("OH"), OC20, slab=-190.25, gas_energies={**GAS_ENERGIES, "H2": -6.75, "H2O": -14.25}
     )
     assert energy.words == (
-        "+0.6250 eV is the energy of * + H2O(g) → OH* + 1/2 H2(g) (reference scheme 'oc20'; negative: bound); "
+        "+0.6250 eV is the energy of * + H2O(g) → OH* + 1/2 H2(g) (reference scheme 'oc20'; negative: "
+        "below clean slab and references); "
         "E(slab with adsorbate) - E(clean slab) - references, all total energies of one model; gas energies: "
         "H2 -6.7500 eV, H2O -14.2500 eV; potential energies at rest, without zero-point, thermal, pressure or "
         "potential terms"

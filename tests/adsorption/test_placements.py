@@ -183,7 +183,9 @@ def test_vacuum_too_small_for_the_adsorbate():
     [
         ({"mode": "everywhere"}, "mode 'everywhere' is unknown; give one of sites, heuristic, random"),
         ({"number": 5}, "leave number out"),
-        ({"mode": "random", "number": 0}, "number is 0; it must be at least 1"),
+        ({"mode": "random", "number": 0}, "number is 0; it must be a whole number of at least 1"),
+        ({"mode": "random", "number": 2.5}, "number is 2.5; it must be a whole number"),
+        ({"mode": "heuristic", "seed": -1}, "seed is -1; it must be a whole number of at least 0"),
     ],
 )
 def test_contradictions(copper, options, message):

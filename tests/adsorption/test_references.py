@@ -76,7 +76,7 @@ def test_references_are_read_as_people_write_them(text, written):
     assert parse_reference(written) == parse_reference(text)
 
 
-@pytest.mark.parametrize("text", ["H2O 1/2 H2", "h2o", "H2O -", "1/0 H2", "H2O + * H2", "H2O; H2", "+"])
+@pytest.mark.parametrize("text", ["H2O 1/2 H2", "h2o", "H2O -", "1/0 H2", "H2O + * H2", "H2O; H2", "+", "1e400"])
 def test_what_cannot_be_read_is_refused_with_the_place(text):
     with pytest.raises(InputError, match="cannot be read from"):
         parse_reference(text)
@@ -182,6 +182,14 @@ def test_own_scheme_takes_adsorbates_before_elements_and_numbers_as_fixed():
 def test_own_schemes_that_make_no_sense_are_refused_at_once(entries, message):
     with pytest.raises(InputError, match=message):
         own_scheme(entries)
+
+
+def test_other_ways_to_write_an_adsorbate_are_one_adsorbate():
+    elements = {"C": -7.0, "H": -3.0, "O": -7.0}
+    for key, name in (("HCO", "CHO"), ("CHO", "HCO"), ("*OCH3", "CH3O"), ("HOCO", "COOH")):
+        assert own_scheme({key: -20.5, **elements}).reference(species(name)) == Reference((), -20.5)
+    with pytest.raises(InputError, match="two entries for CHO"):
+        own_scheme({"HCO": -20.5, "*CHO": -20.4})
 
 
 def test_a_name_that_is_no_formula_is_checked_when_its_atoms_are_known():

@@ -11,7 +11,8 @@ from ase.symbols import string2symbols
 
 from escn_calc.adsorption.bulks import bulk
 from escn_calc.adsorption.geometry import coordination, exposed_atoms, planes
-from escn_calc.adsorption.slabs import Slab, check_vacuum, slabs, smallest_supercell, user_slab, vacuum_of
+from escn_calc.adsorption.slabs import Slab, check_vacuum, slabs, user_slab, vacuum_of
+from escn_calc.adsorption.supercells import smallest_supercell
 from escn_calc.adsorption.symmetry import has_equal_faces
 from escn_calc.errors import InputError
 from tests.adsorption.crystals import by_name, one_slab
@@ -189,6 +190,8 @@ def test_supercell():
         ({"minimum_thickness": -1}, "minimum_thickness is -1"),
         ({"free_layers": -1}, "free_layers is -1"),
         ({"supercell": (0, 2)}, r"supercell is \(0, 2\)"),
+        ({"supercell": (1.5, 2)}, r"supercell is \(1.5, 2\); it must be two whole numbers"),
+        ({"layers": 4.5}, "layers is 4.5 and free_layers 2; both must be whole numbers"),
     ],
 )
 def test_sizes_that_make_no_slab(options, message):
@@ -278,3 +281,32 @@ def test_atoms_under_an_overlayer_are_not_exposed():
     two = sheet + Atoms("C2", [[0, 0, 3.35], [0, 1.42, 3.35]])
     assert exposed_atoms(two).tolist() == [2, 3]
     assert isinstance(user_slab(two, "graphite"), Slab)
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"), [([0] * 8 + [1] * 8 + [2], "tags 0, 1, 2"), ([4, 3, 2, 1] * 4 + [0], "tags 0, 1, 2, 3, 4")]
+)
+def test_a_user_slab_that_has_an_adsorbate(tags, words):
+    atoms = build.fcc111("Pt", (2, 2, 4), vacuum=6, periodic=True)
+    atoms += Atoms("O", [atoms.positions[-1] + [0, 0, 2.0]])
+    atoms.set_tags(tags)
+    with pytest.raises(InputError, match=rf"slab covered: it has {words}, as if something were adsorbed already"):
+        user_slab(atoms, "covered")
+    atoms.set_tags([0] * 8 + [1] * 9)
+    assert user_slab(atoms, "covered").atoms.get_tags().tolist() == [0] * 8 + [1] * 9
+
+
+def test_user_slabs_with_impossible_positions():
+    atoms = build.fcc111("Pt", (2, 2, 4), vacuum=6, periodic=True)
+    atoms.positions[1] = atoms.positions[0]
+    with pytest.raises(InputError, match=r"slab double: atoms 0 and 1 \(Pt, Pt\) are 0.00 Å apart"):
+        user_slab(atoms, "double")
+    atoms.positions[1] = np.nan
+    with pytest.raises(InputError, match="slab lost: a position or cell vector is not a finite number"):
+        user_slab(atoms, "lost")
+
+
+def test_indices_too_high_for_planes():
+    assert len(slabs(by_name("Cu"), "531")) == 1
+    with pytest.raises(InputError, match=r"Cu\(20 19 17\): the planes of atoms are at most 0.06 Å apart"):
+        slabs(by_name("Cu"), "20 19 17")

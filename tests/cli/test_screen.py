@@ -17,7 +17,7 @@ from escn_calc.screening import open_store
 from escn_calc.screening.local import LocalEngine
 from escn_calc.screening.relaxing import Ended, LostError
 from escn_calc.screening.results import results
-from tests.screening.campaigns import write_campaign
+from tests.screening.campaigns import KNOWN, write_campaign
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -127,6 +127,12 @@ def test_parquet(finished, tmp_path):
         (["screen", "campaign.yaml", "--batch-size", "0"], 2, "0 is not in the range x>=1"),
         (["screen", "campaign.yaml", "--device", "cpu"], 1, "a device means nothing for a calculator"),
         (["screen", "broken.yaml"], 1, "broken.yaml:17: adsorbates[0]: adsorbate 'HH' is not in the catalogue"),
+        (["screen", "model.yaml"], 1, "model.yaml:17: model: there is no model 'nosuch'; known are default"),
+        (
+            ["screen", "failing.yaml"],
+            1,
+            "cannot be evaluated: Cu(111) H bridge: RuntimeError: no convergence with H",
+        ),
         (["export", "none.db", "-o", "a.csv"], 1, "there is no database 'none.db'"),
         (["export", "none.db", "-o", "a.txt"], 1, "'a.txt' is neither a .csv nor a .parquet file"),
         (["export", "none.db"], 2, "Missing option '-o' / '--output'"),
@@ -135,11 +141,25 @@ def test_parquet(finished, tmp_path):
 def test_refused(tmp_path, monkeypatch, arguments, status, message):
     monkeypatch.chdir(tmp_path)
     write_campaign(tmp_path, adsorbates=["HH"], bulks=["Cu"]).rename("broken.yaml")
+    write_campaign(tmp_path, calculator=None, out="out", model="nosuch").rename("model.yaml")
+    failing = {**KNOWN["calculator"], "arguments": {"fails_for": "H"}}
+    write_campaign(tmp_path, calculator=failing, adsorbates=["H"], bulks=["Cu"]).rename("failing.yaml")
     write_campaign(tmp_path)
+    before = sorted(os.listdir())
     result = escn(*arguments)
     assert result.exit_code == status, result.output
     assert message in words(result.stderr)
-    assert sorted(os.listdir()) == ["broken.yaml", "campaign.yaml"]
+    assert sorted(os.listdir()) == before
+
+
+def test_what_still_fails_does_not_keep_the_rest_from_being_tried_again(tmp_path):
+    failing = {**KNOWN["calculator"], "arguments": {"fails_for": "O"}}
+    path = write_campaign(tmp_path, calculator=failing, bulks=["Cu"])
+    assert escn("screen", str(path)).exit_code == 0
+    again = escn("screen", str(path), "--retry-failed")
+    assert again.exit_code == 0, again.output
+    assert "to do 5" in words(again.stderr)
+    assert "Note: no estimate of the time: cannot be evaluated: Cu(111) O " in words(again.stderr)
 
 
 def relax_but(monkeypatch, change) -> None:

@@ -100,9 +100,9 @@ def broken() -> None:
 
 
 class Deadly(Known):
-    """Ends its process when it sees oxygen."""
+    """Ends its process when it sees oxygen on copper."""
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
-        if "O" in atoms.get_chemical_symbols():
+        if {"Cu", "O"} <= {*atoms.get_chemical_symbols()}:
             os.kill(os.getpid(), signal.SIGKILL)
         super().calculate(atoms, properties, system_changes)

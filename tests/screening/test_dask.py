@@ -10,7 +10,7 @@ import pytest
 
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.screening import DaskEngine, dask_client, open_store, prepare, run_campaign, work_of
-from escn_calc.screening.cost import representative
+from escn_calc.screening.cost import speed_of
 from escn_calc.screening.dask_cluster import check_address
 from escn_calc.screening.dask_engine import NoWorkersWarning
 from escn_calc.screening.model import load
@@ -35,7 +35,7 @@ def test_the_same_as_in_this_process(tmp_path):
     with client_with(1) as client:
         engine = engine_of(client, prepared, 3)
         assert engine.workers == 1 and "Dask workers of" in engine.words
-        speed = engine.speed(representative(prepared.plan.tasks))
+        speed = speed_of(engine, prepared.plan.tasks)
         assert speed.device == "cpu" and speed.seconds_per_atom > 0
         outcome = run_campaign(prepared, engine)
     assert outcome.lost == ()

@@ -13,7 +13,6 @@ from ase.constraints import FixAtoms
 from ase.io import write
 
 from escn_calc.errors import InputError
-from escn_calc.screening.cost import Speed, estimate, representative
 from escn_calc.screening.model import ModelFacts, facts_of, model_of
 from escn_calc.screening.plan import Plan, make_plan
 from escn_calc.screening.relaxing import batches
@@ -163,6 +162,16 @@ REFUSED = {
         {"surfaces": {"facets": ["111"], "vacuum": 3}},
         r":11: surfaces\.facets\[0\]: Cu\(111\).*vacuum",
     ),
+    "no room for the adsorbate": (
+        FACTS,
+        {"surfaces": {"facets": ["111"], "vacuum": 6.5}},
+        r"adsorbates\[0\]: Cu\(111\) H ontop: .* of vacuum .* raise the vacuum by at least",
+    ),
+    "adsorbate larger than the cell": (
+        FACTS,
+        {"adsorbates": ["H", "HCOO"]},
+        r":19: adsorbates\[1\]: Cu\(111\): CHO2 is too large for the cell: .* take a larger supercell or minimum_width",
+    ),
     "bulk twice": (FACTS, {"bulks": ["Cu", "Cu"]}, r":7: bulks\[1\]: Cu is there already, from line 6"),
     "adsorbate twice": (FACTS, {"adsorbates": ["H", "*H"]}, r"adsorbates\[1\]: H is there already, from line 18"),
     "no forces": (replace(FACTS, has_forces=False), {}, "toy has no forces to relax with; set forces: gradient"),
@@ -240,18 +249,6 @@ def test_facts_of_models(tmp_path):
     calculator = facts_of(model_of(campaign(tmp_path, calculator=emt)))
     assert calculator.sha256 is None and calculator.has_stress and calculator.cutoff is None
     assert calculator.identity["arguments"] == {"asap_cutoff": True} and calculator.identity["version"]
-
-
-def test_estimate(whole):
-    tasks = list(whole.tasks)
-    structures = representative(tasks)
-    assert len(structures) == len(tasks) and len(structures[0]) in (4, 5)
-    cost = estimate(tasks, Speed("cpu", 1, 4, 0.01), 2, {"adslab": 11.0})
-    atoms = {kind: sum(len(task.atoms) for task in tasks if task.kind == kind) for kind in whole.counts}
-    by_kind = {kind: number * atoms[kind] for kind, number in cost.evaluations.items()}
-    assert cost.evaluations["adslab"] == 11.0
-    assert cost.seconds == pytest.approx(0.01 * sum(by_kind.values()) / 2)
-    assert cost.seconds_at_most == pytest.approx(0.01 * sum(atoms.values()) * 301 / 2)
 
 
 def test_batches(whole):

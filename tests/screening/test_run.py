@@ -7,6 +7,7 @@ import random
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -118,7 +119,7 @@ OTHERS = {
     "anomalies": ({"anomalies": {"stop": False}}, "anomalies stop: True there, False here"),
     "bulk": (
         {"bulks": [{"source": "Cu", "a": 3.7}]},
-        "the bulk Cu is another structure in '.*results.db'; give it another",
+        "the bulk Cu is not the same as in '.*results.db'; give it another",
     ),
 }
 
@@ -223,7 +224,18 @@ def test_lost_tasks_are_done_by_the_next_run(tmp_path):
     assert sorted(run(tmp_path)) == sorted(outcome.lost)
 
 
-def test_full_disk_at_a_random_write(tmp_path, monkeypatch):
+def check_same(path: Path, known: Path) -> None:
+    """Each task once, with the same state and energy as in the undisturbed run, in a sound file."""
+    found, expected = (
+        {key: (row.state, row.energy) for key, row in rows(open_store(database)).items()}
+        for database in (path, known / "out/results.db")
+    )
+    assert found == expected
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_full_disk_at_a_random_write(tmp_path, known, monkeypatch):
     """What was stored stays, the error is clear, and going on gives what an undisturbed run gives."""
     chance = random.Random(1)
     original = SQLite3Database._write
@@ -251,9 +263,7 @@ def test_full_disk_at_a_random_write(tmp_path, monkeypatch):
         stored = {key: row.unique_id for key, row in found.items()}
     monkeypatch.setattr(SQLite3Database, "_write", original)
     run(tmp_path)
-    assert len(rows(open_store(tmp_path / "out/results.db"))) == 20
-    with closing(sqlite3.connect(tmp_path / "out/results.db")) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    check_same(tmp_path / "out/results.db", known)
 
 
 def test_no_space_for_the_database_itself(tmp_path, monkeypatch):
@@ -267,28 +277,43 @@ def test_no_space_for_the_database_itself(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 256 kB."""
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 1 MB."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"no small file system can be mounted: {mounted.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_small_disk(small_disk, tmp_path):
-    surfaces = {**KNOWN["surfaces"], "supercell": [2, 2], "layers": 6}
-    changes = {"surfaces": surfaces, "adsorbates": ["H", "O", "CO", "OH"], "out": str(small_disk / "out")}
-    with pytest.raises(InputError, match=r"cannot use the database '.*': database or disk is full"):
-        run(tmp_path, **changes)
-    store = open_store(small_disk / "out/results.db")
-    stored = rows(store)
-    assert 5 < len(stored) < 37
-    shutil.copytree(small_disk / "out", tmp_path / "out")
-    run(tmp_path, **{**changes, "out": "out"})
-    found = rows(open_store(tmp_path / "out/results.db"))
-    assert len(found) == 37 and all(found[key].unique_id == row.unique_id for key, row in stored.items())
+def test_small_disk(small_disk, known, tmp_path):
+    """A disk that somebody else fills at a random moment, again and again."""
+    chance = random.Random(4)
+    filler, database = small_disk / "filler", small_disk / "out/results.db"
+    stored: dict[str, str] = {}
+    for _ in range(4):
+        last = len(stored) + chance.randint(1, 4)
+        done = len(stored)
+
+        def fill(ended: Ended) -> None:
+            nonlocal done
+            done += 1
+            if done == last:  # noqa: B023
+                filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 4096 * chance.randint(0, 3)))
+
+        prepared = prepare(campaign(tmp_path, out=str(small_disk / "out")))
+        with pytest.raises(
+            InputError, match=r"cannot use the database '.*': (database or disk is full|disk I/O error)"
+        ):
+            run_campaign(prepared, local_engine(prepared), kept=fill)
+        found = rows(open_store(database))
+        assert len(found) == last
+        assert all(found[key].unique_id == unique_id for key, unique_id in stored.items())
+        stored = {key: row.unique_id for key, row in found.items()}
+        filler.unlink()
+    run(tmp_path, out=str(small_disk / "out"))
+    check_same(database, known)

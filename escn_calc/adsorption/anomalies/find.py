@@ -156,13 +156,16 @@ def _of_slab(
 
 def _of_familiarity(final: Atoms, unfamiliar: Sequence[UnfamiliarAtom]) -> Iterator[Anomaly]:
     if unfamiliar:
-        worst = max(unfamiliar, key=lambda atom: atom.distance / atom.limit)
+        worst = max(unfamiliar, key=lambda atom: atom.times_the_limit)
+        symbol = final.symbols[worst.index]
         words = (
-            f"unfamiliar atoms: {named(final, [atom.index for atom in unfamiliar])}; {final.symbols[worst.index]} "
-            f"{worst.index} is {worst.distance / worst.limit:.1f} times farther from the model's training data than "
-            "nearly all atoms like those in it"
+            f"the model's training data have too few atoms of {symbol} to know its surroundings"
+            if worst.limit is None
+            else f"{symbol} {worst.index} is {worst.times_the_limit:.1f} times farther from the model's training data "
+            "than nearly all atoms like those in it"
         )
-        yield Anomaly("unfamiliar atoms", words, tuple(atom.index for atom in unfamiliar))
+        members = tuple(atom.index for atom in unfamiliar)
+        yield Anomaly("unfamiliar atoms", f"unfamiliar atoms: {named(final, members)}; {words}", members)
 
 
 def _unfinished(reason: Reason) -> list[Anomaly]:
