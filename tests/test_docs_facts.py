@@ -124,8 +124,12 @@ cutoff : Å, inclusive; as
     in the paper.
 fmax, smax : float
     Limits.
-atoms : Atoms
-    The structure.
+atoms : sequence of Atoms or None, optional
+    The structures.
+edges : Tensor, (E, 2) int64
+    Pairs of them.
+nodes : (N, 3) positions in Å, as
+    in ASE.
 
 Returns
 -------
@@ -147,8 +151,13 @@ cutoff
     in the paper.
 fmax, smax : float
     Limits.
-atoms : Atoms
-    The structure.
+atoms : sequence of Atoms or None, optional
+    The structures.
+edges : Tensor, (E, 2) int64
+    Pairs of them.
+nodes
+    (N, 3) positions in Å, as
+    in ASE.
 
 Returns
 -------
