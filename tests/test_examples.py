@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,14 @@ def test_read_fair_checkpoint(tmp_path, model):
     output = run("read_fair_checkpoint.py", *arguments, folder=tmp_path)
     assert ("lmax (4,), mmax (2,)" if model is None else "lmax (2,), mmax (1,)") in output
     assert re.search(r"^energy -?\d+\.\d{6} eV \((adsorption|total|unknown)\)$", output, flags=re.MULTILINE)
+
+
+def test_so2_convolution(tmp_path):
+    page = (ROOT / "docs" / "so2-convolution.md").read_text(encoding="utf-8")
+    script = (EXAMPLES / "so2_convolution.py").read_text(encoding="utf-8")
+    output = run("so2_convolution.py", folder=tmp_path)
+    assert f"```python\n{script}```" in page
+    assert textwrap.indent(output, "    ") in page
 
 
 def test_md_nve(tmp_path):

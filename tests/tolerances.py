@@ -18,3 +18,5 @@ GRADIENT_FLOAT32 = 5e-5
 FORCES_OF_FINITE_DIFFERENCES = 1e-6
 # The same for components of the stress, absolute, eV/Å³.
 STRESS_OF_FINITE_DIFFERENCES = 1e-7
+# SO(2) maps against the explicit tensor product, float64, largest difference over largest entry, up to lmax 6.
+TENSOR_PRODUCT = 1e-12

@@ -19,7 +19,17 @@ from escn_calc.nn.layout import EdgeLayout
 from escn_calc.nn.parameters import linear
 
 
-class SO2Convolution(nn.Module):
+def complex_product(real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the +m and the -m coefficients of (f_r + i f_i)(p + i q), as in the module docstring.
+
+    Parameters
+    ----------
+    real, imaginary : (E, 2, ...), f_r and f_i of p and of q, which are stacked in dimension 1.
+    """
+    return real[:, 0] - imaginary[:, 1], real[:, 1] + imaginary[:, 0]
+
+
+class GatedConvolution(nn.Module):
     """The map of one order m >= 1."""
 
     def __init__(self, config: ESCNConfig, degrees: int) -> None:
@@ -37,7 +47,7 @@ class SO2Convolution(nn.Module):
         gate_r, gate_i = F.silu(self.fc1_dist(edge))[:, None].chunk(2, dim=-1)
         real = self.fc2_r(self.fc1_r(pair) * gate_r)
         imaginary = self.fc2_i(self.fc1_i(pair) * gate_i)
-        return real[:, 0] - imaginary[:, 1], real[:, 1] + imaginary[:, 0]
+        return complex_product(real, imaginary)
 
 
 class SO2Block(nn.Module):
@@ -50,7 +60,7 @@ class SO2Block(nn.Module):
         self.fc1_dist0 = linear(config.edge_channels, config.hidden_channels)
         self.fc1_m0 = linear(width, config.hidden_channels, bias=False)
         self.fc2_m0 = linear(config.hidden_channels, width, bias=False)
-        self.so2_conv = nn.ModuleList(SO2Convolution(config, degrees) for degrees in layout.degrees[1:])
+        self.so2_conv = nn.ModuleList(GatedConvolution(config, degrees) for degrees in layout.degrees[1:])
 
     def forward(self, x: Tensor, edge: Tensor) -> Tensor:
         """Map m-major coefficients (E, M, C) to the same shape."""
