@@ -1,6 +1,6 @@
 """Make the model folder that ships of a finished training: on finer sphere grids, with its errors in the card.
 
-Run ``python ship.py --model runs/refine/best --test data-all/test.extxyz --checks checks --out ../escn-small-fcc``.
+Run ``python ship.py --model runs/anneal/best --test data-all/test.extxyz --checks checks --out ../escn-small-fcc``.
 
 Training takes coarse grids for speed; their error averages out over the structures. On the finer ones of ``GRIDS`` the
 same weights give energies that keep their value when a structure turns, and with 37 longitudes forces may leave the
@@ -26,7 +26,7 @@ from escn_calc.evaluation.evaluate import evaluate_model
 from escn_calc.evaluation.metrics import Comparison, compute_metrics
 from escn_calc.labels import DataSource, LabelKeys, read_frames
 
-GRIDS = {"resolution": 28, "edge_longitudes": 37, "num_sphere_samples": 648}
+GRIDS = {"resolution": 32, "edge_longitudes": 37, "num_sphere_samples": 1152}
 NEAR_EQUILIBRIUM = 1.0
 Figures = dict[str, int | float | str]
 
