@@ -40,6 +40,7 @@ def dask_client(address: str, model: ModelSection | CalculatorSection) -> Iterat
     with ExitStack() as stack:
         if address.startswith(LOCAL):
             workers = _number_of_workers(address)
+            stack.enter_context(_environment_kept())
             cluster = stack.enter_context(_local_cluster(workers, _devices(model, workers)))
             client = stack.enter_context(distributed.Client(cluster))
             client.wait_for_workers(workers)
@@ -68,6 +69,18 @@ def check_address(address: str) -> None:
             f"{address!r} is no address of Dask workers; give tcp://host:port of a scheduler, its scheduler file "
             "(*.json), or local:N for N workers on this machine"
         )
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Take back what nannies write into the environment of this process for their workers to inherit."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _local_cluster(workers: int, devices: list[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from threading import Timer
 
@@ -74,6 +75,14 @@ def test_workers_of_this_machine_come_back(tmp_path, monkeypatch):
 
         run_campaign(prepared, engine_of(client, prepared), kept=stop_the_worker_once)
     assert len(ended) == len(rows(prepared.store)) == 20
+
+
+def test_local_workers_leave_the_environment_as_it_was(tmp_path):
+    """Nannies write the threads of their workers into it, which all later processes would take for the user's wish."""
+    before = dict(os.environ)
+    with dask_client("local:1", campaign(tmp_path).config.calculator):
+        assert dict(os.environ) != before
+    assert dict(os.environ) == before
 
 
 def test_a_scheduler_without_workers(tmp_path, monkeypatch):
