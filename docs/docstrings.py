@@ -9,8 +9,9 @@ from typing import Any
 
 import griffe
 
-TYPE = r"(?:Atoms|BaseCalculator|Path|bool|callable|dict|float|int|list|ndarray|str|\w+Result)"
-ONLY_TYPES = re.compile(rf"{TYPE}(?: (?:or|of) \w+)*(?: \([\w, ]+\))?(?:, optional)?|[A-Z]\w+")
+BUILT_IN = r"array|bool|callables?|dict|floats?|frozenset|int|iterable|list|mapping|ndarray|path|sequence|str|tuples?"
+TYPE = rf"(?:(?:{BUILT_IN}|u?int\d+|float\d+|[A-Z]\w+|\w+\.[\w.]+)\b|\([\w ,+*-]+\))"
+ONLY_TYPES = re.compile(rf"{TYPE}(?:,? (?:(?:or|of|to) )*{TYPE})*(?:, optional)?")
 SECTION = re.compile(r"((?:Parameters|Attributes|Returns|Yields)\n-+\n)")
 ENTRY = re.compile(r"(\*{0,2}\w+(?:, \w+)*) : (.+)")
 ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):`~?([\w.]+)`")

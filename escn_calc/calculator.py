@@ -363,6 +363,6 @@ def properties_of(potential: Potential) -> list[str]:
 def ase_results(prediction: Prediction) -> dict[str, Any]:
     """Name the parts of a prediction as ASE does, in float64; those that are None are left out."""
     energy = float(prediction.energy)
-    results = {"energy": energy, "free_energy": energy, "energies": np.array(prediction.energies, dtype=np.float64)}
-    optional = {"forces": prediction.forces, "stress": prediction.stress, "stresses": prediction.stresses}
-    return results | {name: np.array(value, dtype=np.float64) for name, value in optional.items() if value is not None}
+    results = {"energy": energy, "free_energy": energy}
+    arrays = {name: getattr(prediction, name) for name in ("energies", "forces", "stress", "stresses")}
+    return results | {name: np.array(value, dtype=np.float64) for name, value in arrays.items() if value is not None}

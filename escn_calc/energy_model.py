@@ -165,6 +165,14 @@ class EnergyModel:
         way = self._affordable_way(Size(batch.num_atoms, len(graph.source)), forces, thrift)
         return self._evaluate(batch, graph, forces, frames, way)
 
+    def invariants(self, batch: StructureBatch, graph: RadiusGraph, thrift: int = 0) -> Tensor:
+        """Node features with l = 0 after the last layer, (N, C_all) float64 on the CPU; arguments of ``evaluate``."""
+        way = self._affordable_way(Size(batch.num_atoms, len(graph.source)), None, thrift)
+        with torch.inference_mode(), torch.autocast(self.device, enabled=False):
+            numbers, source, target = (part.to(self.device) for part in (batch.numbers, graph.source, graph.target))
+            inputs = (numbers, source, target, self._vectors(graph), None, way.recompute, way.edges_at_once)
+            return self.network(*inputs).invariants.cpu().double()
+
     def fits(self, size: Size, forces: str | None) -> bool:
         """Whether structures of this size together fit into the free memory in the fastest way."""
         needed = self._needed_bytes(size, forces, next(self._ways(size, forces)))

@@ -11,7 +11,7 @@ Identity = dict[str, dict[str, Any]]
 """Parts such as model and settings, each as names and values that JSON can hold."""
 
 
-def check_identity(path: Path, found: Identity, wanted: Identity) -> None:
+def check_identity(path: Path | str, found: Identity, wanted: Identity) -> None:
     """Make sure that a state belongs to the run that is to be continued.
 
     Raises

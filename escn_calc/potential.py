@@ -13,14 +13,14 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
-from escn_calc.batching import Member, evaluate_members
+from escn_calc.batching import Evaluate, Member, Outcome, evaluate_members
 from escn_calc.checkpoints import load_checkpoint
 from escn_calc.checkpoints.card import ModelCard
 from escn_calc.checkpoints.checkpoint import Checkpoint
 from escn_calc.consistency import ForceConsistency, force_consistency
 from escn_calc.convergence import grid_in_use
 from escn_calc.energy_model import EnergyModel, Evaluation
-from escn_calc.errors import BatchError, CalculationError, ESCNError, InputError
+from escn_calc.errors import BatchError, CalculationError, ESCNError, InputError, without_errors
 from escn_calc.failures import failures_described, finite
 from escn_calc.graph import RadiusGraph, radius_graph, search_pairs
 from escn_calc.graph.pairs import PairSearch
@@ -155,6 +155,33 @@ class Potential:
         Structures that can be refused without their neighbours come first, the others in the order given, as long as
         no batch fails.
         """
+        return self._outcomes(structures, partial(self._evaluate, search))
+
+    def descriptors(self, structures: list[Atoms]) -> list[np.ndarray]:
+        """What the network makes of the surroundings of each atom: its features after the last layer with l = 0.
+
+        They do not change when a structure turns, up to the error of the sphere grids, or when its atoms are counted
+        in another order. Nothing is differentiated, so that they cost less than an evaluation with forces.
+
+        Parameters
+        ----------
+        structures : as for :meth:`evaluate`.
+
+        Returns
+        -------
+        list of (N, C) float64 arrays, in the order of ``structures``; C is the number of channels.
+
+        Raises
+        ------
+        InputError, CalculationError, BatchError
+            As :meth:`evaluate`.
+        """
+        outcomes = dict(self._outcomes(structures, self._described))
+        return without_errors([outcomes[index] for index in range(len(structures))])
+
+    def _outcomes(
+        self, structures: list[Atoms], evaluate: Evaluate[Outcome | ESCNError]
+    ) -> Iterator[tuple[int, Outcome | ESCNError]]:
         check_is_list(structures)
         members: list[Member] = []
         for index, atoms in enumerate(structures):
@@ -163,7 +190,7 @@ class Potential:
             except ESCNError as error:
                 yield index, error
 
-        for member, outcome in evaluate_members(members, self._fits, partial(self._evaluate, search)):
+        for member, outcome in evaluate_members(members, self._fits, evaluate):
             yield member.index, outcome
 
     def hessian(self, atoms: Atoms, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
@@ -243,6 +270,19 @@ class Potential:
             with failures_described(batch, self.device):
                 evaluation = self._model.evaluate(batch, self._graph(batch, search), self.forces, thrift=thrift)
         return self._predictions([member.atoms for member in members], batch, evaluation)
+
+    def _described(self, members: list[Member], thrift: int) -> list[np.ndarray | ESCNError]:
+        with torch.inference_mode(False), torch.no_grad():
+            batch = StructureBatch.joined([member.batch for member in members])
+            with failures_described(batch, self.device):
+                features = self._model.invariants(batch, self._graph(batch, search_pairs), thrift)
+        outcomes: list[np.ndarray | ESCNError] = []
+        for index, of_structure in enumerate(features.split(batch.natoms.tolist())):
+            try:
+                outcomes.append(finite(of_structure, "descriptors of", partial(batch.describe_structure, index)))
+            except CalculationError as error:
+                outcomes.append(error)
+        return outcomes
 
     def _graph(self, batch: StructureBatch, search: PairSearch) -> RadiusGraph:
         search_device = self.device if self.device == "cuda" else "cpu"

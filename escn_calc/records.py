@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes have left of writing a file.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be changed.
+    """
+    try:
+        for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp*"):
+            leftover.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to the folder {str(path.parent)!r}: {error.strerror or error}") from error
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

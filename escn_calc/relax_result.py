@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -143,6 +143,12 @@ class RelaxResult:
     def fmax(self) -> float:
         """Largest force on an atom in the last frame, after constraints, in eV/Å."""
         return self.history[-1].fmax
+
+
+def history_arrays(history: tuple[RelaxStep, ...]) -> dict[str, np.ndarray]:
+    """Return what is known of every step by name, one row for each: energy in eV, fmax in eV/Å, and so on."""
+    names = [field.name for field in fields(history[0])]
+    return {name: np.array([getattr(step, name) for step in history]) for name in names}
 
 
 def energy_notes(history: tuple[RelaxStep, ...]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PACKAGES = (
     "escn_calc",
+    "escn_calc.adsorption.anomalies",
     "escn_calc.batch_relaxation",
     "escn_calc.checkpoints",
     "escn_calc.collector",
@@ -26,6 +27,8 @@ PACKAGES = (
     "escn_calc.graph",
     "escn_calc.md",
     "escn_calc.nn",
+    "escn_calc.report",
+    "escn_calc.screening",
     "escn_calc.training",
 )
 
@@ -124,8 +127,12 @@ cutoff : Å, inclusive; as
     in the paper.
 fmax, smax : float
     Limits.
-atoms : Atoms
-    The structure.
+atoms : sequence of Atoms or None, optional
+    The structures.
+edges : Tensor, (E, 2) int64
+    Pairs of them.
+nodes : (N, 3) positions in Å, as
+    in ASE.
 
 Returns
 -------
@@ -147,8 +154,13 @@ cutoff
     in the paper.
 fmax, smax : float
     Limits.
-atoms : Atoms
-    The structure.
+atoms : sequence of Atoms or None, optional
+    The structures.
+edges : Tensor, (E, 2) int64
+    Pairs of them.
+nodes
+    (N, 3) positions in Å, as
+    in ASE.
 
 Returns
 -------

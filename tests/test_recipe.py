@@ -33,8 +33,8 @@ def labelled_slabs(count):
 
 
 def write_labels(folder):
-    slabs = list(labelled_slabs(12))
-    splits = ["train"] * 8 + ["valid", "test", "test", "test"]
+    slabs = list(labelled_slabs(13))
+    splits = ["train"] * 8 + ["valid"] * 2 + ["test"] * 3
     np.savez_compressed(
         folder / "chunk-00000.npz",
         natoms=np.array([len(slab) for slab in slabs]),
@@ -44,10 +44,10 @@ def write_labels(folder):
         pbc=np.stack([slab.pbc for slab in slabs]),
         energy=np.array([slab.get_potential_energy() for slab in slabs]),
         forces=np.concatenate([slab.get_forces() for slab in slabs]),
-        group=np.array(["gas|CO"] + ["Cu111"] * 7 + ["Cu100"] + ["Cu111|O"] * 3),
+        group=np.array(["gas|CO"] + ["Cu111"] * 7 + ["Cu100"] * 2 + ["Cu111|O"] * 3),
         split=np.array(splits),
-        kind=np.array(["gas"] + ["surface"] * 11),
-        start=np.arange(12),
+        kind=np.array(["gas"] + ["surface"] * 12),
+        start=np.arange(13),
         seed=5,
     )
     return slabs
@@ -89,14 +89,14 @@ def shipped(tmp_path_factory):
     checked = folder / "checks" / "bulk"
     checked.mkdir(parents=True)
     (checked / "bulk.json").write_text(json.dumps({"largest_error_percent": 0.7}))
-    options = ("--test", folder / "data" / "test.extxyz", "--checks", folder / "checks", "--out", folder / "model")
+    options = ("--data", folder / "data", "--checks", folder / "checks", "--out", folder / "model")
     return folder / "model", run_recipe("ship.py", "--model", folder / "run" / "best", *options), slabs
 
 
 def test_shipped_model_has_finer_grids_and_the_trained_weights(shipped):
     model, _, slabs = shipped
     finer, trained = load_potential(model, dtype="float64"), load_potential(model.parent / "run/best", dtype="float64")
-    assert finer.config == replace(trained.config, resolution=28, edge_longitudes=37, num_sphere_samples=648)
+    assert finer.config == replace(trained.config, resolution=32, edge_longitudes=37, num_sphere_samples=1152)
     assert finer.card.metrics[RESIDUAL_METRIC] < 1e-7 < OTHER_GRIDS
     (one,), (other,) = finer.evaluate(slabs[:1]), trained.evaluate(slabs[:1])
     assert one.energy == pytest.approx(other.energy, abs=1e-3)
@@ -117,6 +117,8 @@ def test_card_carries_the_measured_errors_and_checks(shipped):
     assert metrics["validation force MAE, eV/Å"] > 0
     assert f"test split, force MAE, eV/Å: {metrics['test split, force MAE, eV/Å']}" in output
     assert potential.card.name == "model"
+    assert potential.card.familiarity.elements.keys() == {"Cu"}
+    assert (potential.card.familiarity.structures, potential.card.familiarity.limits_from) == (7, 2)
 
 
 MODULES = (
@@ -295,13 +297,13 @@ def test_labels_become_files_for_training(tmp_path):
     slabs = write_labels(tmp_path)
     output = run_recipe("labels_to_extxyz.py", tmp_path, "--out", tmp_path / "data")
     frames = {name: read(tmp_path / "data" / f"{name}.extxyz", ":") for name in ("train", "train-gas", "valid", "test")}
-    assert {name: len(part) for name, part in frames.items()} == {"train": 7, "train-gas": 1, "valid": 1, "test": 3}
+    assert {name: len(part) for name, part in frames.items()} == {"train": 7, "train-gas": 1, "valid": 2, "test": 3}
     last = frames["test"][-1]
-    assert last.info == {"group": "Cu111|O", "kind": "surface", "chain": "5-11"}
+    assert last.info == {"group": "Cu111|O", "kind": "surface", "chain": "5-12"}
     assert last.get_potential_energy() == pytest.approx(slabs[-1].get_potential_energy(), abs=1e-8)
     assert last.get_forces() == pytest.approx(slabs[-1].get_forces(), abs=1e-6)
     assert last.positions == pytest.approx(slabs[-1].positions, abs=1e-7)
-    assert output.splitlines()[-1].split() == ["all", "7", "1", "1", "3"]
+    assert output.splitlines()[-1].split() == ["all", "7", "1", "2", "3"]
 
 
 def test_frames_with_extreme_forces_stay_behind(tmp_path):
@@ -312,7 +314,7 @@ def test_frames_with_extreme_forces_stay_behind(tmp_path):
     arrays["forces"][-1] = [30.0, 30.0, 0.0]
     np.savez(chunk, **arrays)
     output = run_recipe("labels_to_extxyz.py", tmp_path, "--out", tmp_path / "data")
-    assert output.splitlines()[-1].split() == ["all", "7", "1", "1", "2"]
+    assert output.splitlines()[-1].split() == ["all", "7", "1", "2", "2"]
 
 
 @pytest.mark.parametrize(

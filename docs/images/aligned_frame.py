@@ -24,23 +24,27 @@ def shape(directions: torch.Tensor) -> torch.Tensor:
 
 
 def draw_features(axes: Axes, frame: torch.Tensor, title: str) -> None:
-    """Draw the features as a coloured sphere with the edge and the three axes, all turned by ``frame``; y points up."""
+    """Draw the features as a coloured sphere with the edge, turned by ``frame``, and the axes x and y, which stay."""
     polar, around = np.meshgrid(np.linspace(0, np.pi, 61), np.linspace(0, 2 * np.pi, 121), indexing="ij")
     points = np.stack((np.sin(polar) * np.sin(around), np.cos(polar), np.sin(polar) * np.cos(around)), axis=-1)
     values = shape(torch.from_numpy(points).reshape(-1, 3) @ frame).view(polar.shape).numpy()
     colours = colormaps["RdBu_r"](0.5 + 0.5 * values / abs(values).max())
-    axes.plot_surface(
-        points[..., 2], points[..., 0], points[..., 1], facecolors=colours, rstride=1, cstride=1, alpha=0.55
-    )
-    for name, axis in zip("xyz", np.eye(3), strict=True):
-        axes.plot(*zip((0, 0, 0), 1.5 * axis[[2, 0, 1]], strict=True), color="grey", lw=1)
-        axes.text(*(1.62 * axis[[2, 0, 1]]), name, color="grey")
-    edge = (frame @ EDGE[0]).numpy()[[2, 0, 1]]
-    axes.quiver(0, 0, 0, *(1.75 * edge), color="black", lw=3, arrow_length_ratio=0.2)
+    axes.plot_surface(*upright(points), facecolors=colours, rstride=1, cstride=1, antialiased=False, shade=False)
+    for name, axis in (("x", np.array([1.0, 0, 0])), ("y", np.array([0, 1.0, 0]))):
+        axes.plot(*upright(np.outer((1.0, 1.5), axis)), color="grey", lw=1)
+        axes.text(*upright(1.45 * axis), f"{name} ", color="grey", ha="right", va="bottom")
+    edge = (frame @ EDGE[0]).numpy()
+    axes.quiver(*upright(edge), *upright(0.6 * edge), color="black", lw=2.5, arrow_length_ratio=0.35)
     axes.set_title(title, size=10)
-    axes.set_box_aspect((1, 1, 1))
+    axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
+    axes.set_box_aspect((1, 1, 1), zoom=0.85)
     axes.set_axis_off()
     axes.view_init(18, 30)
+
+
+def upright(points: np.ndarray) -> np.ndarray:
+    """Put x, y and z (..., 3) where matplotlib has y, z and x, (3, ...)."""
+    return np.moveaxis(points[..., [2, 0, 1]], -1, 0)
 
 
 def draw_map(axes: Axes, matrix: torch.Tensor, order: list[int], title: str, borders: list[int]) -> None:

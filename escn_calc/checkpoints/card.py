@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from escn_calc.errors import CheckpointError, InputError
+from escn_calc.familiarity import Familiarity
 
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
@@ -37,6 +38,7 @@ class ModelCard(BaseModel):
     not_for : what the model must not be used for.
     config : the hyperparameters as used, see :class:`escn_calc.nn.config.ESCNConfig`.
     notes : what the reader of the file found worth saying.
+    familiarity : which surroundings of atoms it knows, see :mod:`escn_calc.familiarity`; None where that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +60,7 @@ class ModelCard(BaseModel):
     not_for: str = ""
     config: dict[str, bool | int | float | str | list[int] | None]
     notes: tuple[str, ...] = ()
+    familiarity: Familiarity | None = None
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,12 @@ TERMINATED = 143
 
 SUBCOMMANDS = {
     "evaluate": ("escn_calc.cli.evaluate", "Compare a model with labelled structures: metrics, tables, plots."),
+    "export": ("escn_calc.cli.screen_export", "Write a table of the results of a screening campaign."),
     "md": ("escn_calc.cli.md", "Molecular dynamics of one structure."),
     "models": ("escn_calc.cli.models", "List, show, fetch, convert and verify models."),
     "relax": ("escn_calc.cli.relax", "Relax the atomic positions of one structure, or of many together."),
+    "report": ("escn_calc.cli.report", "Show a screening campaign as one page: rankings, plots, structures, methods."),
+    "screen": ("escn_calc.cli.screen", "Screen adsorbates on surfaces: placements, energies, anomalies."),
     "train": ("escn_calc.cli.train", "Train a model, or fine-tune one, on labelled structures."),
     "vibrations": ("escn_calc.cli.vibrations", "Vibrational modes and harmonic free energy of an adsorbate."),
 }

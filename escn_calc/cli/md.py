@@ -19,8 +19,8 @@ from escn_calc.cli.md_outputs import ENSEMBLE_WORDS, MDFiles, RunRecord, summary
 from escn_calc.cli.md_progress import progress_display
 from escn_calc.cli.model_options import model_options, output_options, structure_options
 from escn_calc.cli.outputs import model_record, settings_record
-from escn_calc.cli.structure_input import fix_atoms, fixed_atoms, read_structure
 from escn_calc.errors import CalculationError
+from escn_calc.structure_input import fix_atoms, fixed_atoms, read_structure
 
 if TYPE_CHECKING:
     from ase import Atoms

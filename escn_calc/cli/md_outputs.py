@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from escn_calc.cli.outputs import ResultFiles, energy_words
-from escn_calc.cli.structure_input import fixed_atoms
 from escn_calc.errors import InputError
 from escn_calc.records import versions, write_atomically, write_json
+from escn_calc.structure_input import fixed_atoms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

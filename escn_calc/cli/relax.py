@@ -24,7 +24,6 @@ from escn_calc.cli.model_options import fixing_options, model_options, output_op
 from escn_calc.cli.outputs import model_record, settings_record
 from escn_calc.cli.relax_members import frame_index, matching_files
 from escn_calc.cli.relax_outputs import OutputFiles, cell_record, summary_table, write_results
-from escn_calc.cli.structure_input import fix_atoms, fixed_atoms, read_structure
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.records import versions
 from escn_calc.relax import (
@@ -38,6 +37,7 @@ from escn_calc.relax import (
     optimizer_name,
 )
 from escn_calc.relax import relax as run_relaxation
+from escn_calc.structure_input import fix_atoms, fixed_atoms, read_structure
 
 NOT_CONVERGED = 3
 FOR_MANY = ("batch_size", "trajectories", "resume")

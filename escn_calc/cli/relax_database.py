@@ -1,28 +1,23 @@
 """The ASE database of ``escn relax`` on many structures: a row for each finished one, written by itself.
 
-A row is one transaction of SQLite, which is on the disk or not there at all whenever the process is killed. The
-metadata say what is relaxed and how, so that nothing else is ever added. ASE's own lock file is not used: it would stay
-behind a killed process and stop every later one.
+The metadata say what is relaxed and how, so that nothing else is ever added.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from ase.db.sqlite import SQLite3Database
-from filelock import FileLock, Timeout
-
+from escn_calc.ase_database import DatabaseFile
 from escn_calc.errors import ESCNError, InputError, renamed
 from escn_calc.identity import Identity, check_identity
-from escn_calc.records import write_atomically
+from escn_calc.relax_result import history_arrays
 
 if TYPE_CHECKING:
+    from ase.db.sqlite import SQLite3Database
+
     from escn_calc.cli.relax_members import Member, Members
     from escn_calc.relax_result import RelaxResult
 
@@ -65,8 +60,11 @@ class ResultDatabase:
 
     path: Path
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    @property
+    def _file(self) -> DatabaseFile:
+        return DatabaseFile(self.path)
+
+    def locked(self) -> AbstractContextManager[None]:
         """Keep other processes from this database until this one leaves or dies.
 
         Raises
@@ -74,23 +72,7 @@ class ResultDatabase:
         InputError
             Another process has it, or the lock beside it cannot be made.
         """
-        path = self.path.with_name(f".{self.path.name}.lock")
-        lock = FileLock(path, timeout=0)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout as error:
-            raise InputError(
-                f"another process writes {str(self.path)!r}; wait until it ends, or choose another --output-dir"
-            ) from error
-        except OSError as error:
-            raise InputError(f"cannot write to the folder {str(path.parent)!r}: {error.strerror or error}") from error
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # where open files cannot be removed, it stays and does no harm
-                path.unlink()
-            lock.release()
+        return self._file.locked("another --output-dir")
 
     def create(self, identity: Identity, members: Members) -> None:
         """Make an empty database for these structures, complete or not at all.
@@ -100,8 +82,7 @@ class ResultDatabase:
         InputError
             It cannot be written.
         """
-        with self._errors_named():
-            write_atomically(self.path, lambda path: _write_metadata(path, identity, members.digests))
+        self._file.create(lambda database: _write_metadata(database, identity, members.digests))
 
     def go_on(self, identity: Identity, members: Members) -> dict[str, Outcome]:
         """Return how the finished relaxations ended, by name, and take up structures that are new.
@@ -111,14 +92,15 @@ class ResultDatabase:
         InputError
             It is not such a database, or one of another model, of other settings or of other structures.
         """
-        with self._errors_named():
+        with self._file.errors_named():
             before = self._run()
             check_identity(self.path, before["identity"], identity)
             known, found = before["structures"], members.digests
             _check_same(self.path, known, found)
             if known != found:
-                _write_metadata(self.path, identity, found)
-            with _open(self.path) as database:
+                with self._file.open() as database:
+                    _write_metadata(database, identity, found)
+            with self._file.open() as database:
                 rows = list(database.select(columns=["id", "key_value_pairs"], include_data=False))
             return {row.structure: Outcome(row.state, row.get("failure", ""), row.get("doubts", 0)) for row in rows}
 
@@ -146,13 +128,13 @@ class ResultDatabase:
         if trajectory is not None:
             row["trajectory"] = f"{trajectory.parent.name}/{trajectory.name}"
         atoms = member.atoms if isinstance(end, ESCNError) else end.atoms
-        with self._errors_named(), _open(self.path) as database:
+        with self._file.errors_named(), self._file.open() as database:
             database.write(atoms, row, data={"sha256_of_input": member.digest, **_course(end)})
         return outcome
 
     def _run(self) -> dict[str, Any]:
         try:
-            with _open(self.path) as database:
+            with self._file.open() as database:
                 run: dict[str, Any] = database.metadata["escn_relax"]
         except (OSError, KeyError) as error:
             raise InputError(f"{str(self.path)!r} is not a database that escn relax has made") from error
@@ -160,22 +142,10 @@ class ResultDatabase:
             raise InputError(f"{str(self.path)!r} is of another version: {run['format']!r}, not {FORMAT!r}")
         return run
 
-    @contextmanager
-    def _errors_named(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise InputError(f"cannot use the database {str(self.path)!r}: {error}") from error
 
-
-def _open(path: Path) -> SQLite3Database:
-    return SQLite3Database(str(path.absolute()), serial=True)
-
-
-def _write_metadata(path: Path, identity: Identity, digests: dict[str, str | None]) -> None:
+def _write_metadata(database: SQLite3Database, identity: Identity, digests: dict[str, str | None]) -> None:
     run = {"format": FORMAT, "identity": identity, "structures": digests}
-    with _open(path) as database:
-        database.metadata = {"title": "escn relax", "key_descriptions": KEY_DESCRIPTIONS, "escn_relax": run}
+    database.metadata = {"title": "escn relax", "key_descriptions": KEY_DESCRIPTIONS, "escn_relax": run}
 
 
 def _check_same(path: Path, known: dict[str, str | None], found: dict[str, str | None]) -> None:
@@ -209,9 +179,7 @@ def _numbers(end: RelaxResult | ESCNError) -> dict[str, str | float]:
 
 
 def _course(end: RelaxResult | ESCNError) -> dict[str, Any]:
-    """Energy (eV), fmax (eV/Å) and what else is known of every step, each as an array; and reasons to doubt."""
+    """What is known of every step, and reasons to doubt."""
     if isinstance(end, ESCNError):
         return {}
-    columns = [field.name for field in fields(end.history[0])]
-    history = {name: np.array([getattr(step, name) for step in end.history]) for name in columns}
-    return {"history": history, "notes": list(end.notes)}
+    return {"history": history_arrays(end.history), "notes": list(end.notes)}

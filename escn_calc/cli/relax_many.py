@@ -19,11 +19,11 @@ from escn_calc.cli.relax_database import Outcome, ResultDatabase
 from escn_calc.cli.relax_many_outputs import Frames, ManyFiles, ManyRecord, failures_in_words, summary_table
 from escn_calc.cli.relax_many_progress import Tally, progress_display
 from escn_calc.cli.relax_members import Member, index_text, read_members
-from escn_calc.cli.structure_input import fix_atoms
 from escn_calc.errors import CalculationError, ESCNError, InputError
 from escn_calc.md.state import model_identity
 from escn_calc.relax import EnergyRiseWarning
 from escn_calc.relax_result import RelaxResult
+from escn_calc.structure_input import fix_atoms
 
 if TYPE_CHECKING:
     from ase import Atoms

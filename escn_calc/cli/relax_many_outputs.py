@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escn_calc.cli.outputs import ResultFiles
 from escn_calc.errors import InputError
-from escn_calc.records import versions, write_atomically, write_json
+from escn_calc.records import remove_unfinished, versions, write_atomically, write_json
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -94,8 +93,9 @@ class ManyFiles(ResultFiles):
             The folder cannot be changed.
         """
         self.make_room(keep_old=keep_results)
-        leftovers = [path for file in self.paths for path in self.folder.glob(f".{escape(file.name)}.*.tmp*")]
-        leftovers += self.trajectories.glob(".*.traj.*.tmp")
+        for path in self.paths:
+            remove_unfinished(path)
+        leftovers = self.trajectories.glob(".*.traj.*.tmp")
         trajectories = [] if keep_results else self.trajectories.glob(f"*-{'[0-9a-f]' * DIGITS}.traj")
         try:
             for path in (*leftovers, *trajectories):

@@ -11,8 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from escn_calc.cli.structure_input import check_is_file, check_usable, read_structure
 from escn_calc.errors import PARSE_ERRORS, InputError
+from escn_calc.structure_input import check_is_file, check_usable, read_structure
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -14,12 +14,12 @@ from escn_calc import ESCNCalculator
 from escn_calc.checkpoints.checksum import file_sha256
 from escn_calc.cli.model_options import model_options, output_options, structure_options
 from escn_calc.cli.outputs import model_record, settings_record
-from escn_calc.cli.structure_input import fix_atoms, read_structure
 from escn_calc.cli.vibrations_outputs import VibrationFiles, mode_table, summary_table, write_results
 from escn_calc.constraints import free_indices
 from escn_calc.errors import InputError
 from escn_calc.hessian import METHODS, check_displacement
 from escn_calc.records import versions
+from escn_calc.structure_input import fix_atoms, read_structure
 from escn_calc.vibrations import HarmonicFreeEnergy, Vibrations, adsorbate_indices, check_temperature
 from escn_calc.vibrations import vibrations as compute_vibrations
 

@@ -59,6 +59,11 @@ class EdgeRotation:
         """Highest degree."""
         return len(self.wigner) - 1
 
+    @property
+    def edges(self) -> int:
+        """Number of edges."""
+        return len(self.wigner[0])
+
     def to_frame(self, x: Tensor, mmax: int) -> list[Tensor]:
         """Rotate features into the frames of their edges.
 

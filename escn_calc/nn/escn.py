@@ -33,10 +33,12 @@ class ESCNOutput:
     node_energy : (N,) contribution of each atom; the energy is their sum, or their mean for
         ``energy_reduce="mean"``.
     forces : (N, 3), or None for a network without force head.
+    invariants : (N, C_all) node features with l = 0 after the last layer.
     """
 
     node_energy: Tensor
     forces: Tensor | None
+    invariants: Tensor
 
 
 class ESCN(nn.Module):
@@ -135,9 +137,9 @@ class ESCN(nn.Module):
         if self.config.energy_reduce == "sum":
             node_energy = SUM_FACTOR * node_energy
         if self.force_block is None:
-            return ESCNOutput(node_energy, None)
+            return ESCNOutput(node_energy, None, x[:, 0])
         forces = self.over_the_sphere(self.force_block(samples), self.point_weights[:, None] * self.sphere_points)
-        return ESCNOutput(node_energy, forces)
+        return ESCNOutput(node_energy, forces, x[:, 0])
 
     def over_the_sphere(self, values: Tensor, weights: Tensor) -> Tensor:
         """Sum values (N, Q) on the output points with weights (Q, ...) of the network's dtype, also under autocast."""

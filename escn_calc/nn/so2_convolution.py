@@ -1,4 +1,4 @@
-r"""The equivariant convolution of eSCN by itself, for use in any network (arXiv 2302.03655, section 3).
+r"""The equivariant convolution of eSCN by itself, for use in any network (arXiv 2302.03655).
 
 The message of an edge is the tensor product of the features of its source with the spherical harmonics of its
 direction, every path with its own matrix of weights between channels. It is computed as
@@ -42,7 +42,8 @@ class SO2Convolution(nn.Module):
 
     Attributes
     ----------
-    real : linear maps W_r for m = 0 ... mmax, weights ((lmax+1-m) C', (lmax+1-m) C), degree before channel.
+    real : linear maps W_r for m = 0 ... mmax, weights ((lmax+1-m) C', (lmax+1-m) C), degree before channel; drawn at
+        first as torch draws those of any ``nn.Linear``.
     imaginary : linear maps W_i for m = 1 ... mmax, likewise.
     scale : the linear map of the edge embedding, or None.
 
@@ -154,6 +155,8 @@ class SO2Convolution(nn.Module):
             raise InputError(f"features have the shape {tuple(x.shape)}, expected (…, {expected[0]}, {expected[1]})")
         if rotation.lmax != self.lmax:
             raise InputError(f"the rotation goes up to degree {rotation.lmax}, this convolution to {self.lmax}")
+        if len(x) != rotation.edges:
+            raise InputError(f"there are features of {len(x)} edges, and the rotation of {rotation.edges}")
         if (self.scale is None) != (edge is None):
             wanted = "no edge embedding" if self.scale is None else "an edge embedding"
             raise InputError(f"this convolution needs {wanted}, as edge_channels says")

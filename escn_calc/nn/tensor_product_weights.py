@@ -1,4 +1,4 @@
-r"""The weights of a tensor product as weights of SO(2) maps, and back (arXiv 2302.03655, section 3).
+r"""The weights of a tensor product as weights of SO(2) maps, and back (arXiv 2302.03655).
 
 **Tensor product.** With one weight h for every path (l_in, l_f, l_out), |l_in - l_out| <= l_f <= l_in + l_out, the
 message of an edge with direction u is
@@ -81,7 +81,7 @@ def aligned_coupling(path: Path, m: int) -> float:
 
 
 def is_odd(path: Path) -> bool:
-    """Return whether a path couples m with -m: its tensor product changes sign under inversion, as a cross product."""
+    """Return whether a path couples m with -m; inverted factors then give minus the inverted product, as in u x v."""
     return sum(path) % 2 == 1
 
 

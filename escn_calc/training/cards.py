@@ -117,6 +117,7 @@ def _card(start: Start, provenance: Provenance, metrics: dict[str, int | float |
             "source_sha256": None,
             "training_data": words.training_data or _training_data(start, provenance),
             "converged_longitudes": None,
+            "familiarity": None,
             "metrics": metrics,
             "config": plain_config(start.checkpoint.config),
             "notes": (*_notes(start, provenance), *start.notes, *provenance.notes),

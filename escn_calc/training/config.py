@@ -9,28 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from escn_calc.errors import CheckpointError
 from escn_calc.nn.config import ESCNConfig
-from escn_calc.training.yaml_file import Key
+from escn_calc.yaml_config import FilePath, Section, contradiction
 
 ForcesKind = Literal["direct", "gradient"]
-
-
-def _in_folder_of_file(path: Path, info: ValidationInfo) -> Path:
-    path = path.expanduser()
-    return path if info.context is None else info.context["folder"] / path
 
 
 def _symbol(value: str) -> str:
@@ -41,17 +26,10 @@ def _symbol(value: str) -> str:
     return value
 
 
-FilePath = Annotated[Path, AfterValidator(_in_folder_of_file)]
 Symbol = Annotated[str, AfterValidator(_symbol)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A part of the file: unknown keys and numbers that are not finite are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -72,7 +50,7 @@ class ModelSection(Section):
     network: ESCNConfig | None = None
     name: Annotated[str, Field(min_length=1)] | None = None
     forces: ForcesKind | None = None
-    add_elements: dict[Symbol, Symbol | None] = {}
+    add_elements: dict[Symbol, Symbol | None] = Field(default_factory=dict)
     freeze: tuple[str, ...] = ()
 
     @field_validator("network", mode="wrap")
@@ -276,19 +254,14 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _parts_that_fit(self) -> TrainingConfig:
         if self.model.forces == "direct" and self.loss.stress > 0:
-            raise _contradiction(
+            raise contradiction(
                 ("loss", "stress"), "is above zero, but only gradient forces have a stress; set model.forces: gradient"
             )
         if self.model.start is None and self.references == "keep":
-            raise _contradiction(("references",), "keep needs model.start, whose references are kept; leave it out")
+            raise contradiction(("references",), "keep needs model.start, whose references are kept; leave it out")
         if self.model.start is None and self.card.energy_kind is None:
-            raise _contradiction(
+            raise contradiction(
                 ("card", "energy_kind"),
                 "is missing: say for the new network whether the energies of the data are total or adsorption energies",
             )
         return self
-
-
-def _contradiction(key: Key, message: str) -> PydanticCustomError:
-    """An error of several keys together, to be shown at one of them."""
-    return PydanticCustomError("contradiction", "{message}", {"message": message, "key": key})

@@ -1,11 +1,12 @@
 """Make the model folder that ships of a finished training: on finer sphere grids, with its errors in the card.
 
-Run ``python ship.py --model runs/refine/best --test data-all/test.extxyz --checks checks --out ../escn-small-fcc``.
+Run ``python ship.py --model runs/anneal/best --data data-all --checks checks --out ../escn-small-fcc``.
 
 Training takes coarse grids for speed; their error averages out over the structures. On the finer ones of ``GRIDS`` the
 same weights give energies that keep their value when a structure turns, and with 37 longitudes forces may leave the
 turning of the edge frames out (``escn_calc.convergence.NEGLIGIBLE_IN_DERIVATIVES``). The card gets the errors on the
-test split and what is found in the folder of the checks; each entry says which command prints it.
+test split, what is found in the folder of the checks, each with the command that prints it, and what the model has seen
+of each element (``escn_calc.familiarity``).
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
+from ase.io import read
 
 from escn_calc import load_potential
 from escn_calc.checkpoints import Checkpoint, read_native, write_native
 from escn_calc.convergence import RESIDUAL_METRIC, with_converged_longitudes
 from escn_calc.evaluation.evaluate import evaluate_model
 from escn_calc.evaluation.metrics import Comparison, compute_metrics
+from escn_calc.familiarity import Familiarity, fit_familiarity
 from escn_calc.labels import DataSource, LabelKeys, read_frames
 
-GRIDS = {"resolution": 28, "edge_longitudes": 37, "num_sphere_samples": 648}
+GRIDS = {"resolution": 32, "edge_longitudes": 37, "num_sphere_samples": 1152}
 NEAR_EQUILIBRIUM = 1.0
+DESCRIBED, LIMITS_FROM = 3000, 1000
 Figures = dict[str, int | float | str]
 
 
@@ -63,6 +68,17 @@ def errors_on_test_split(model: Path, test: Path) -> Figures:
         **errors(report.comparisons, "test split"),
         **errors(calm, f"test split with all forces below {NEAR_EQUILIBRIUM:g} eV/Å"),
     }
+
+
+def what_it_has_seen(model: Path, data: Path) -> Familiarity:
+    """Surroundings in structures of the training split, with limits from the validation split; drawn at random."""
+    rng = np.random.default_rng(0)
+
+    def draw(split: str, count: int) -> list[Atoms]:
+        frames = read(data / f"{split}.extxyz", ":")
+        return [frames[index] for index in rng.permutation(len(frames))[:count]]
+
+    return fit_familiarity(load_potential(model), draw("train", DESCRIBED), draw("valid", LIMITS_FROM))
 
 
 def check_figures(folder: Path) -> Figures:
@@ -102,18 +118,20 @@ def main() -> None:
     """Read the command line, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, required=True, help="model folder that escn train has written")
-    parser.add_argument("--test", type=Path, required=True, help="test.extxyz of labels_to_extxyz.py")
+    parser.add_argument("--data", type=Path, required=True, help="folder that labels_to_extxyz.py has written")
     parser.add_argument("--checks", type=Path, help="folder with the folders of the checks, if they have been run")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write; a model there is replaced")
     arguments = parser.parse_args()
     finer = on_finer_grids(read_native(arguments.model))
     write_native(finer, arguments.out, overwrite=True)
-    figures = errors_on_test_split(arguments.out, arguments.test)
+    figures = errors_on_test_split(arguments.out, arguments.data / "test.extxyz")
     if arguments.checks is not None:
         figures |= check_figures(arguments.checks)
     for name, value in figures.items():
         print(f"{name}: {value}")
-    card = finer.card.model_copy(update={"name": arguments.out.name, "metrics": finer.card.metrics | figures})
+    known = what_it_has_seen(arguments.out, arguments.data)
+    entries = {"name": arguments.out.name, "metrics": finer.card.metrics | figures, "familiarity": known}
+    card = finer.card.model_copy(update=entries)
     write_native(replace(finer, card=card), arguments.out, overwrite=True)
 
 

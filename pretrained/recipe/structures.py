@@ -39,6 +39,9 @@ WIDE = (
 )
 """Hot, on larger cells, and far from equilibrium."""
 
+CURVES = (Kind("curve", 1.0, series=wide.CURVE_FRAMES - 1, largest_force=100.0, highest_formation=40.0),)
+"""Bond curves alone: the ten distances of one start are too few for a curve without shelves."""
+
 NEW_METAL = (
     Kind("md", 0.25, (6, 10), md_frames=12),
     Kind("adsorbate-chain", 0.35, (5, 18), 3),
@@ -50,7 +53,7 @@ NEW_METAL = (
 )
 """A few hundred labels of a metal to fine-tune on: slabs, clean and covered, and crystals."""
 
-KIND_SETS = {"near": NEAR, "wide": WIDE, "new-metal": NEW_METAL}
+KIND_SETS = {"near": NEAR, "wide": WIDE, "curves": CURVES, "new-metal": NEW_METAL}
 
 BUILDERS = {
     "co111": near.build_co111,

@@ -53,11 +53,17 @@ def test_paths_alone_and_together_are_those_of_ase(network, optimizer, tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["LBFGS", "FIRE"])
 def test_minima_of_twenty_slabs_are_those_of_ase(optimizer, tmp_path):
+    """ASE's own L-BFGS climbs out of one of these starts, where the energy curves downwards, and finds no minimum."""
     shipped = ESCNCalculator(dtype="float64", device="cpu")
+    minima = 0
     for result, moving in ends_together(shipped, optimizer, slabs(20), 0.02, 300, tmp_path):
-        assert result.converged
+        assert result.converged == (np.linalg.norm(moving.get_forces(), axis=1).max() < 0.02)
+        if not result.converged:
+            continue
+        minima += 1
         assert result.energy == pytest.approx(moving.get_potential_energy(), abs=1e-4)
         np.testing.assert_allclose(result.atoms.positions, moving.positions, rtol=0, atol=1e-2)
+    assert minima >= 19
 
 
 def test_cells_of_crystals_together(network):

@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 
 from escn_calc.cli import main
 from escn_calc.cli.relax_outputs import plot_history
-from escn_calc.cli.structure_input import fix_atoms, fixed_atoms, heights, read_structure
 from escn_calc.errors import CalculationError, InputError
 from escn_calc.relax import OPTIMIZERS, CellStep, RelaxResult, RelaxStep
+from escn_calc.structure_input import fix_atoms, fixed_atoms, heights, read_structure
 from escn_calc.structures import UnusedInputWarning
 from tests.toy_potential import SHA256, ToyPotential
 

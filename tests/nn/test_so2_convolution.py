@@ -420,6 +420,8 @@ def test_what_does_not_fit_is_refused():
         convolution(x[:, :4], edge_index, rotation)
     with pytest.raises(InputError, match=r"the rotation goes up to degree 1, this convolution to 2"):
         convolution(x, edge_index, EdgeRotation.of(vectors, 1))
+    with pytest.raises(InputError, match=r"there are features of 20 edges, and the rotation of 1"):
+        convolution(x, edge_index, EdgeRotation.of(vectors[:1], 2))
     with pytest.raises(InputError, match=r"this convolution needs no edge embedding, as edge_channels says"):
         convolution(x, edge_index, rotation, randn(len(vectors), 4, seed=0))
     with pytest.raises(InputError, match=r"this convolution needs an edge embedding"):

@@ -1,5 +1,6 @@
 """What the docs say of the cost: operations as they are counted, and their exponents."""
 
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from benchmarks.peak_memory import peak_memory
 from benchmarks.so2_convolution import ASYMPTOTIC, DEGREES, FORMULAS, checked_operations, exponent
 from benchmarks.so2_forms import operations_of_so2_form, operations_of_tensor_product
 
-PAGE = Path(__file__).parents[2] / "docs" / "so2-convolution.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "so2-convolution.md"
+RECORD = json.loads((ROOT / "benchmarks" / "results" / "so2-convolution.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("degree", [1, 2, 3])
@@ -59,13 +62,36 @@ def test_the_table_of_the_docs():
         assert f"| exponent, fitted over L = {first} | {numbers} |" in text
 
 
-def test_the_ratios_of_the_docs_for_mixing_on_nodes():
+def test_the_measured_figures_of_the_docs():
+    text, last = " ".join(PAGE.read_text(encoding="utf-8").split()), RECORD["rows"][-1]
+    theirs, ours = last["forms"]["tensor product"], last["forms"]["SO(2) form"]
+    fewer, memory = (theirs[key] / ours[key] for key in ("operations_per_edge", "peak_bytes_with_derivatives"))
+    assert f"At L = 10 the SO(2) form takes {fewer:.1f} times fewer operations" in text
+    assert f"and is {last['times_as_fast']:.1f} times as fast." in text
+    assert f"needs {memory:.1f} times as much at L = 10" in text
+    peaks = [{name: form["peak_bytes"] for name, form in row["forms"].items()} for row in RECORD["rows"]]
+    assert all(peak["tensor product"] < peak["SO(2) form"] for peak in peaks)
+
+
+def test_the_record_counts_what_the_formulas_say():
+    for row in RECORD["rows"]:
+        for name, formula in FORMULAS.items():
+            assert row["forms"][name]["operations_per_edge"] == formula(row["L"]).total(RECORD["channels"])
+    far = exponent(list(ASYMPTOTIC), [operations_of_tensor_product(degree).per_edge for degree in ASYMPTOTIC])
+    assert RECORD["exponents"]["tensor product"]["once_per_edge_asymptotic"] == pytest.approx(far)
+
+
+def test_the_table_of_the_docs_for_mixing_on_nodes():
     text = PAGE.read_text(encoding="utf-8")
-    for shape in SHAPES:
-        counts = operations(*shape)
+    for shape, measured in zip(SHAPES, RECORD["first_stage"], strict=True):
         lmax, mmax, channels, hidden, neighbours = shape
-        line = rf"\| lmax {lmax}, mmax {mmax} \| {channels}, {hidden} \| {neighbours} \| .* \| (\S+) \|"
-        assert re.search(line, text)[1] == f"{counts['edges'] / counts['nodes']:.1f}"
+        n, k = [lmax + 1 - m for m in range(mmax + 1)], [(lmax + 1) ** 2 - m * m for m in range(mmax + 1)]
+        counts = operations(*shape)
+        assert (
+            f"| lmax {lmax}, mmax {mmax} | {channels}, {hidden}, {neighbours} | {n[0] + 4 * sum(n[1:])} C H "
+            f"| {k[0] + 2 * sum(k[1:])} C H / k + {k[0] + 4 * sum(k[1:])} H | {counts['edges'] / counts['nodes']:.1f} "
+            f"| {measured['operations_ratio']:.1f} | {measured['times_as_fast']:.1f} |"
+        ) in text
 
 
 def test_peak_memory_counts_what_is_alive_together():

@@ -38,6 +38,7 @@ _SCALARS = {
 }
 for _kind, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))  # 011 is eleven, not nine
 
 
 @dataclass(frozen=True)
