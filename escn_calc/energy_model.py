@@ -171,7 +171,7 @@ class EnergyModel:
         with torch.inference_mode(), torch.autocast(self.device, enabled=False):
             numbers, source, target = (part.to(self.device) for part in (batch.numbers, graph.source, graph.target))
             inputs = (numbers, source, target, self._vectors(graph), None, way.recompute, way.edges_at_once)
-            return self.network(*inputs).invariants.cpu().double()
+            return self._fast(*inputs).invariants.cpu().double()
 
     def fits(self, size: Size, forces: str | None) -> bool:
         """Whether structures of this size together fit into the free memory in the fastest way."""

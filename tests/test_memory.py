@@ -128,7 +128,7 @@ def test_memory_is_measured_where_an_allocator_counts(monkeypatch):
 
 def test_recomputing_keeps_less():
     everything, little = (bytes_kept(*parts("l6m2", checkpoint_layers=choice)) for choice in (False, True))
-    assert little < 0.6 * everything
+    assert little < everything / 4
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class FastESCN:
         rows = rows_at_once(self.config.num_sphere_samples * self.config.all_channels, x)
         energy_and_forces = blockwise(self._of_nodes, rows, x)
         forces = energy_and_forces[:, 1:] if self.config.regress_forces else None
-        return ESCNOutput(energy_and_forces[:, 0], forces)
+        return ESCNOutput(energy_and_forces[:, 0], forces, x[:, 0])
 
     def _of_nodes(self, x: Tensor) -> Tensor:
         output = self.network.read_out(x)
