@@ -17,7 +17,7 @@ from escn_calc.nn.blockwise import BYTES_PER_THREAD
 from escn_calc.nn.config import ESCNConfig
 from escn_calc.nn.fast_edges import EDGES_PER_THREAD, degrees_of_order
 from escn_calc.nn.layout import kept_coefficients
-from escn_calc.nn.sphere_grid import edge_grid_shape, node_grid_shape
+from escn_calc.nn.sphere_grid import edge_grid_shape, node_grid_size
 
 #: Part of the free memory that an evaluation may take by its estimate.
 SHARE = 0.5
@@ -214,7 +214,7 @@ class _Shape:
             rows=zero + 4 * sum(others),
             mixed=zero + 2 * sum(others),
             edge_samples=sum(prod(edge_grid_shape(config, index)) for index in range(len(sizes))),
-            node_samples=prod(node_grid_shape(config)),
+            node_samples=node_grid_size(config),
         )
 
 

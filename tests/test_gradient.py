@@ -252,7 +252,7 @@ def test_the_roll_leaves_the_derivative_only_where_it_does_not_matter(recwarn):
     for stored, frames, remedy in (
         (checkpoint("l6m2"), "canonical", "use frames='converged'"),
         (checkpoint("sigmoid_basis"), "converged", "no edge grid of reasonable size frees this model of it"),
-        (smooth_checkpoint(edge_longitudes=3), "canonical", "a model needs more edge_longitudes than 3"),
+        (smooth_checkpoint(mmax=2, edge_longitudes=5), "canonical", "a model needs more edge_longitudes than 5"),
     ):
         with pytest.warns(TurningFramesWarning, match=f"contains their turning, .*; {remedy}"):
             potential = gradient_potential(stored, frames=frames)
@@ -261,7 +261,7 @@ def test_the_roll_leaves_the_derivative_only_where_it_does_not_matter(recwarn):
 
 @pytest.mark.filterwarnings("ignore::escn_calc.potential.TurningFramesWarning")
 def test_resolved_grids_that_are_too_coarse_have_the_exact_gradient_too():
-    coarse = smooth_checkpoint(edge_longitudes=3)
+    coarse = smooth_checkpoint(mmax=2, edge_longitudes=5)
     atoms, potential = triclinic_slab(5.0, 0), gradient_potential(coarse)
     assert forces_error(potential, atoms, [(0, 0), (8, 2), (9, 1)], SMOOTH_STEP) < FORCES_OF_FINITE_DIFFERENCES
     assert stress_error(potential, atoms, SMOOTH_STEP) < STRESS_OF_FINITE_DIFFERENCES

@@ -10,10 +10,11 @@ from torch.utils.checkpoint import checkpoint
 
 from escn_calc.nn.config import ESCNConfig
 from escn_calc.nn.edges import Edges
-from escn_calc.nn.layout import EdgeLayout, node_index
+from escn_calc.nn.grid_activation import edge_activation
+from escn_calc.nn.layout import EdgeLayout
 from escn_calc.nn.parameters import embedding, linear
 from escn_calc.nn.so2 import SO2Block
-from escn_calc.nn.sphere_grid import edge_grid_matrices, node_grid_matrices
+from escn_calc.nn.sphere_grid import node_grid_matrices
 
 
 class EdgeBlock(nn.Module):
@@ -33,24 +34,6 @@ class EdgeBlock(nn.Module):
         return F.silu(self.fc1_edge_attr(F.silu(elements + self.fc1_dist(basis))))
 
 
-class GridActivation(nn.Module):
-    """SiLU applied point by point on a sphere grid, for the edge coefficients of one resolution."""
-
-    to_grid: Tensor
-    from_grid: Tensor
-
-    def __init__(self, config: ESCNConfig, index: int) -> None:
-        super().__init__()
-        to_grid, from_grid = edge_grid_matrices(config, index)
-        kept = node_index(config.lmax_list[index], config.mmax_list[index])
-        self.register_buffer("to_grid", to_grid[:, kept], persistent=False)
-        self.register_buffer("from_grid", from_grid[:, kept].T.contiguous(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (E, M_i, C) to the same shape."""
-        return self.from_grid @ F.silu(self.to_grid @ x)
-
-
 class MessageBlock(nn.Module):
     """Messages over all edges, times their envelope where there is one, summed onto their target nodes."""
 
@@ -59,7 +42,7 @@ class MessageBlock(nn.Module):
         self.edge_block = EdgeBlock(config)
         self.so2_block_source = SO2Block(config, layout)
         self.so2_block_target = SO2Block(config, layout)
-        self.activations = nn.ModuleList(GridActivation(config, i) for i in range(len(config.lmax_list)))
+        self.activations = nn.ModuleList(edge_activation(config, i) for i in range(len(config.lmax_list)))
 
     def in_parts(
         self, x: Tensor, numbers: Tensor, basis: Tensor, envelope: Tensor | None, edges: Edges, edges_at_once: int

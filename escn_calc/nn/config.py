@@ -12,6 +12,7 @@ REPULSIONS = ("zbl",)
 DISTANCE_FUNCTIONS = ("gaussian", "sigmoid", "linearsigmoid", "silu")
 LMAX_LIMIT = 11
 MOST_GRID_LINES = 128
+LARGEST_RESOLVED = 66
 LARGEST_COUNTS = {
     "num_layers": 1000,
     "sphere_channels": 100_000,
@@ -41,12 +42,13 @@ class ESCNConfig:
     num_sphere_samples : points Q on which the output heads evaluate the node features; for resolved grids 2 n^2, the
         points of n latitudes and 2 n longitudes.
     resolution : latitudes and longitudes of every sphere grid, None for the published rule; for resolved grids the
-        latitudes n of the node grid, with 2 n longitudes, None for 4 lmax + 6.
+        node grid alone is meant, exact up to degree 2 n - 1, None for n = 4 lmax + 6.
     edge_longitudes : longitudes of the edge grid alone, the number behind ``frames="converged"``;
         None for the published rule, for resolved grids 8 mmax + 3. Not part of FAIR's configuration.
     energy_reduce : "sum" (energy = 0.001 x sum over atoms) or "mean" (mean over atoms, no factor).
-    grids : "published", or "resolved": Gauss-Legendre latitudes and as many longitudes as it takes for the result to
-        depend neither on the roll of the edge frames nor on the orientation of the structure. Not FAIR's.
+    grids : "published", or "resolved": Lebedev grids on nodes, Gauss-Legendre latitudes and as many longitudes on
+        edges as it takes for the result to depend neither on the roll of the edge frames nor on the orientation of the
+        structure; where mmax is 1 longitudes follow the roll and any number does. Not FAIR's.
     cutoff_envelope : exponent of the polynomial that takes every message to zero at the cutoff, with two derivatives
         (:func:`escn_calc.nn.envelope.envelope`); None for none. Not FAIR's.
     repulsion : "zbl" if the nuclear repulsion :func:`escn_calc.nn.repulsion.zbl_energy` (eV) is part of the energy; it
@@ -133,7 +135,11 @@ class ESCNConfig:
             )
         if self.resolution is not None and self.resolution < fewest:
             raise CheckpointError(
-                f"resolution is {self.resolution}, but degrees up to {fewest - 1} need at least {fewest} latitudes"
+                f"resolution is {self.resolution}, but degrees up to {fewest - 1} need at least {fewest}"
+            )
+        if self.resolution is not None and self.resolution > LARGEST_RESOLVED:
+            raise CheckpointError(
+                f"resolution is {self.resolution}, but resolved grids are known up to {LARGEST_RESOLVED}"
             )
         fewest = 2 * max(self.mmax_list) + 1
         if self.edge_longitudes is not None and self.edge_longitudes < fewest:

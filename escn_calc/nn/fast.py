@@ -96,9 +96,9 @@ class FastESCN:
 
     def _messages(self, layer: LayerBlock, first: bool, x: Tensor, numbers: Tensor, edges: FastEdges) -> Tensor:
         block = layer.message_block
-        grids = EdgeGrids.of(block, self.network.layout)
         if first and orders_vanish_with_scalars(self.config):
-            return axial_messages(block, self.config, grids.axial(self.config), x[:, 0], numbers, edges)
+            return axial_messages(block, self.config, EdgeGrids.axial(block, self.config), x[:, 0], numbers, edges)
+        grids = EdgeGrids.of(block, self.config, self.network.layout)
         return messages(block, self.config, grids, x, numbers, edges)
 
     def _read_out(self, x: Tensor) -> ESCNOutput:

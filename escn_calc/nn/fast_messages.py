@@ -8,7 +8,7 @@ r"""The messages of one layer in fewer operations: the numbers of :class:`escn_c
   has the message in the frame of its edge: it is axial, and one longitude tells all of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from escn_calc.nn.blocks import GridActivation, MessageBlock
+from escn_calc.nn.blocks import MessageBlock
 from escn_calc.nn.blockwise import blockwise, rows_at_once
 from escn_calc.nn.config import ESCNConfig
 from escn_calc.nn.fast_edges import End, FastEdges, degrees_of_order, joined
-from escn_calc.nn.layout import EdgeLayout
+from escn_calc.nn.grid_activation import EdgeActivation
+from escn_calc.nn.layout import EdgeLayout, kept_coefficients
 from escn_calc.nn.neighbourhoods import Block
 from escn_calc.nn.so2 import GatedConvolution, SO2Block
 from escn_calc.nn.sphere_grid import edge_grid_shape
@@ -28,45 +29,42 @@ from escn_calc.nn.sphere_grid import edge_grid_shape
 
 @dataclass(frozen=True, eq=False)
 class EdgeGrids:
-    """The grids of the activation in the frame of an edge, per resolution.
+    """The activations in the frame of an edge.
 
     Attributes
     ----------
-    to_grid, from_grid : (P_i, M_i) and (M_i, P_i).
+    activations : per resolution, what maps (e, M_i, C) to the same shape.
+    sizes : M_i of each.
+    points : samples of all together, for one edge and channel.
     inverse : from the joint order of several resolutions to resolution after resolution, or None.
     """
 
-    to_grid: list[Tensor]
-    from_grid: list[Tensor]
+    activations: list[Callable[[Tensor], Tensor]]
+    sizes: list[int]
+    points: int
     inverse: Tensor | None
 
     @classmethod
-    def of(cls, block: MessageBlock, layout: EdgeLayout) -> "EdgeGrids":
-        """All points, all orders."""
-        activations = [cast(GridActivation, part) for part in block.activations]
-        return cls([a.to_grid for a in activations], [a.from_grid for a in activations], layout.inverse)
+    def of(cls, block: MessageBlock, config: ESCNConfig, layout: EdgeLayout) -> "EdgeGrids":
+        """All orders."""
+        parts = [cast(EdgeActivation, part) for part in block.activations]
+        shapes = zip(config.lmax_list, config.mmax_list, strict=True)
+        sizes = [len(kept_coefficients(lmax, mmax)) for lmax, mmax in shapes]
+        return cls(list(parts), sizes, sum(part.points for part in parts), layout.inverse)
 
-    def axial(self, config: ESCNConfig) -> "EdgeGrids":
-        """For functions that are the same on all longitudes: order 0 only, from the first longitude."""
-        to_grid, from_grid = [], []
-        for index, lmax in enumerate(config.lmax_list):
-            latitudes, longitudes = edge_grid_shape(config, index)
-            to_grid.append(self.to_grid[index][::longitudes, : lmax + 1])
-            from_grid.append(self.from_grid[index][: lmax + 1].unflatten(1, (latitudes, longitudes)).sum(-1))
-        return EdgeGrids(to_grid, from_grid, None)
+    @classmethod
+    def axial(cls, block: MessageBlock, config: ESCNConfig) -> "EdgeGrids":
+        """For functions that are the same on all longitudes: order 0 only."""
+        parts = [cast(EdgeActivation, part).axial for part in block.activations]
+        sizes = [lmax + 1 for lmax in config.lmax_list]
+        return cls(list(parts), sizes, sum(sizes), None)
 
     def activated(self, parts: list[Tensor]) -> list[Tensor]:
         """Apply SiLU to edge features, split by order, on the grids; per resolution (e, M_i, C)."""
         joint = torch.cat(parts, dim=1)
         ordered = joint if self.inverse is None else joint[:, self.inverse]
-        by_resolution = ordered.split([to_grid.shape[1] for to_grid in self.to_grid], dim=1)
-        grids = zip(self.to_grid, self.from_grid, by_resolution, strict=True)
-        return [from_grid @ F.silu(to_grid @ part) for to_grid, from_grid, part in grids]
-
-    @property
-    def points(self) -> int:
-        """Of all grids together."""
-        return sum(len(to_grid) for to_grid in self.to_grid)
+        by_resolution = zip(self.activations, ordered.split(self.sizes, dim=1), strict=True)
+        return [activation(part) for activation, part in by_resolution]
 
 
 def orders_vanish_with_scalars(config: ESCNConfig) -> bool:

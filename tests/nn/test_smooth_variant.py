@@ -13,16 +13,19 @@ from escn_calc.checkpoints.network import build_network
 from escn_calc.errors import CheckpointError
 from escn_calc.graph import radius_graph
 from escn_calc.nn import ESCN, ESCNConfig
+from escn_calc.nn.config import LARGEST_RESOLVED
 from escn_calc.nn.harmonics import solid_harmonics
 from escn_calc.nn.heads import PointHarmonics
 from escn_calc.nn.rotations import edge_frames, rolled
 from escn_calc.nn.sphere_grid import (
+    LEBEDEV_DEGREES,
     edge_grid_matrices,
     edge_grid_shape,
     gauss_latitudes,
     grid_points,
+    lebedev_points,
     node_grid_matrices,
-    node_grid_shape,
+    node_grid_size,
 )
 from escn_calc.nn.sphere_points import golden_spiral, output_points
 from escn_calc.structures import StructureBatch
@@ -61,6 +64,26 @@ def test_gauss_grids_integrate_products_of_harmonics_up_to_their_degree(latitude
     assert beyond.abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("degree", LEBEDEV_DEGREES)
+def test_lebedev_grids_integrate_products_of_harmonics_up_to_their_degree(degree):
+    points, weights = lebedev_points(degree)
+    assert weights.sum().item() == pytest.approx(4 * torch.pi, rel=1e-13)
+    assert weights.min() > 0
+    assert len(points) < 0.75 * (degree + 1) ** 2 / 2 or degree < 10
+    lower = solid_harmonics(points, min(degree // 2, 11))
+    overlap = lower.T @ (weights[:, None] * lower)
+    torch.testing.assert_close(overlap, torch.eye(lower.shape[1], dtype=torch.float64), rtol=0, atol=1e-12)
+    if degree <= 21:
+        beyond = solid_harmonics(points, degree // 2 + 1)
+        overlap = beyond.T @ (weights[:, None] * beyond)
+        assert (overlap - torch.eye(len(overlap), dtype=torch.float64)).abs().max() > 1e-2
+
+
+def test_the_next_lebedev_grid_is_taken():
+    assert len(lebedev_points(25)[0]) == len(lebedev_points(29)[0]) == 302
+    assert LEBEDEV_DEGREES[-1] == 2 * LARGEST_RESOLVED - 1
+
+
 @pytest.mark.parametrize("config", [RESOLVED, replace(RESOLVED, lmax_list=(6,), mmax_list=(3,), resolution=7)])
 def test_resolved_grids_return_the_coefficients_they_are_given(config):
     for to_grid, from_grid in (node_grid_matrices(config), edge_grid_matrices(config, 0)):
@@ -77,10 +100,11 @@ def order(index):
 
 def test_shapes_of_resolved_grids():
     assert edge_grid_shape(RESOLVED, 0) == (4, 19)
-    assert node_grid_shape(RESOLVED) == (18, 36)
+    assert node_grid_size(RESOLVED) == 434
     chosen = replace(RESOLVED, resolution=9, edge_longitudes=7)
     assert edge_grid_shape(chosen, 0) == (4, 7)
-    assert node_grid_shape(chosen) == (9, 18)
+    assert node_grid_size(chosen) == 110
+    assert edge_grid_shape(replace(chosen, mmax_list=(1,)), 0) == (4, 4)
     assert edge_grid_shape(replace(RESOLVED, mmax_list=(0,)), 0) == (4, 1)
 
 
@@ -141,7 +165,8 @@ def test_point_harmonics_of_two_resolutions():
         ({"grids": "fine"}, "grids is 'fine', but must be 'published' or 'resolved'"),
         ({"num_sphere_samples": 100}, r"num_sphere_samples is 100, .* take 2 n\^2 points, such as 98 or 128"),
         ({"num_sphere_samples": 1}, r"such as 2 or 2"),
-        ({"resolution": 3}, "resolution is 3, but degrees up to 3 need at least 4 latitudes"),
+        ({"resolution": 3}, "resolution is 3, but degrees up to 3 need at least 4"),
+        ({"resolution": 67}, "resolution is 67, but resolved grids are known up to 66"),
         ({"edge_longitudes": 4}, "edge_longitudes is 4, but orders up to 2 need at least 5"),
     ],
 )
@@ -150,8 +175,8 @@ def test_refused_configurations(change, message):
         replace(RESOLVED, **change)
 
 
-def test_resolved_node_grids_may_have_odd_latitudes():
-    assert node_grid_shape(replace(RESOLVED, resolution=9)) == (9, 18)
+def test_resolved_resolutions_may_be_odd():
+    assert node_grid_size(replace(RESOLVED, resolution=9)) == 110
     with pytest.raises(CheckpointError, match="must be an even number of latitudes"):
         replace(RESOLVED, grids="published", resolution=9)
 
@@ -166,9 +191,9 @@ DRIVEN = {"gain": 1.1, "resolution": None}
 """Default grids, and weights that drive the activations far out of their linear range."""
 
 
-def spread(**changes):
+def spread(mmax=1, **changes):
     """Largest change of the energy (eV) of a slab under random rotations, and under random rolls of all frames."""
-    model = smooth_checkpoint(**DRIVEN)
+    model = smooth_checkpoint(mmax=mmax, **DRIVEN)
     config = replace(model.config, **changes)
     network = ESCN(config, torch.float64).requires_grad_(False)
     network.load_state_dict(model.state, strict=False)
@@ -184,9 +209,13 @@ def spread(**changes):
     return (max(turned) - min(turned)) * scale, (max(rolls) - min(rolls)) * scale
 
 
-def test_neither_orientation_nor_rolls_matter(record_figure):
-    rotation, roll = spread()
-    record_figure("smooth random model, default grids", f"rotation {rotation / MEV:.1e} meV, roll {roll / MEV:.1e} meV")
+@pytest.mark.parametrize("mmax", [1, 2])
+def test_neither_orientation_nor_rolls_matter(mmax, record_figure):
+    rotation, roll = spread(mmax)
+    record_figure(
+        f"smooth random model, mmax {mmax}, default grids",
+        f"rotation {rotation / MEV:.1e} meV, roll {roll / MEV:.1e} meV",
+    )
     assert rotation < 1 * MEV
     assert roll < 1 * MEV
 
@@ -199,7 +228,14 @@ def test_the_orientation_matters_where_nodes_or_outputs_are_coarse(coarse):
     assert rotation > 5 * MEV
 
 
-@pytest.mark.parametrize("coarse", [{"edge_longitudes": 3}, {"grids": "published"}], ids=lambda d: next(iter(d)))
+def test_rolls_do_not_matter_with_the_fewest_longitudes_where_orders_end_at_one():
+    _, roll = spread(edge_longitudes=3)
+    assert roll < 1e-9 * MEV
+
+
+@pytest.mark.parametrize(
+    "coarse", [{"mmax": 2, "edge_longitudes": 5}, {"grids": "published"}], ids=lambda d: next(iter(d))
+)
 def test_rolls_matter_where_the_edge_grid_is_coarse(coarse):
     _, roll = spread(**coarse)
     assert roll > 5 * MEV
