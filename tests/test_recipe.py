@@ -96,7 +96,7 @@ def shipped(tmp_path_factory):
 def test_shipped_model_has_finer_grids_and_the_trained_weights(shipped):
     model, _, slabs = shipped
     finer, trained = load_potential(model, dtype="float64"), load_potential(model.parent / "run/best", dtype="float64")
-    assert finer.config == replace(trained.config, resolution=32, edge_longitudes=37, num_sphere_samples=1152)
+    assert finer.config == replace(trained.config, resolution=24, edge_longitudes=15, num_sphere_samples=1152)
     assert finer.card.metrics[RESIDUAL_METRIC] < 1e-7 < OTHER_GRIDS
     (one,), (other,) = finer.evaluate(slabs[:1]), trained.evaluate(slabs[:1])
     assert one.energy == pytest.approx(other.energy, abs=1e-3)
@@ -123,7 +123,7 @@ def test_card_carries_the_measured_errors_and_checks(shipped):
 
 MODULES = (
     *("building", "starts", "near", "wide", "structures", "label", "labels_to_extxyz", "checks"),
-    "adsorption_pairs",
+    *("adsorption_pairs", "own"),
 )
 SCRIPTS = ("check_dissociation", "check_adsorption")
 LATTICE = {"Cu": 3.63, "Ag": 4.15, "Au": 4.15, "Pd": 3.94, "Pt": 3.97, "Rh": 3.83, "Ir": 3.87}
@@ -457,3 +457,42 @@ def test_finished_structures_are_not_made_again(recipe, tmp_path):
     again = recipe.checks.kept(path, lambda: pytest.fail("made twice"))
     assert (again[0].positions == first[0].positions).all()
     assert [file.name for file in tmp_path.iterdir()] == ["slab.extxyz"]
+
+
+def test_relaxations_to_label_are_drawn_by_number_and_never_from_the_test_split(recipe):
+    starts = [recipe.own.draw_own_start(8, index, LATTICE) for index in range(60)]
+    assert "test" not in {start.split for start in starts}
+    again = recipe.own.draw_own_start(8, 17, LATTICE)
+    assert again.group == starts[17].group
+    np.testing.assert_array_equal(again.atoms.positions, starts[17].atoms.positions)
+    metals = [set(start.atoms.get_chemical_symbols()) & set(recipe.building.METALS) for start in starts]
+    assert 0.5 < np.mean([len(kinds) == 2 for kinds in metals]) < 0.9
+    assert 0.02 < np.mean([not start.adsorbates for start in starts]) < 0.25
+
+
+def test_frames_of_relaxations_by_the_model_get_labels_chunk_after_chunk(recipe, setting, monkeypatch):
+    """The second call goes on after the first chunk; frames are steps of the model's way down, labelled after."""
+    monkeypatch.setattr(recipe.own, "STARTS_PER_CHUNK", 2)
+    monkeypatch.setattr(recipe.own, "MOST_STEPS", 3)
+    monkeypatch.setattr(recipe.own, "is_sound", lambda frame, references: True)
+    drawn = []
+
+    def draw(seed, index, lattice):
+        drawn.append(index)
+        slab = next(labelled_slabs(1)).copy()
+        slab.rattle(0.1, seed=index)
+        return recipe.starts.Start(slab, "Cu111", (), recipe.own.KIND, 0)
+
+    monkeypatch.setattr(recipe.own, "draw_own_start", draw)
+    recipe.own.run(setting, {}, 8, 2)
+    recipe.own.run(setting, {}, 8, 3)
+    assert drawn == [0, 1, 2]
+    chunks = [list(recipe.labels_to_extxyz.read_chunk(setting.out / f"chunk-0000{number}.npz")) for number in (0, 1)]
+    assert [len(chunk) for chunk in chunks] == [8, 4]
+    path = [atoms for _, atoms in chunks[1]]
+    model = load_potential("default").evaluate(path)
+    assert model[-1].energy < model[0].energy
+    for atoms in path:
+        free = atoms.copy()
+        free.calc = EMT()
+        assert atoms.get_potential_energy() == pytest.approx(free.get_potential_energy(), abs=1e-4)

@@ -3,8 +3,7 @@
 Run ``python ship.py --model runs/anneal/best --data data-all --checks checks --out ../escn-small-fcc``.
 
 Training takes coarse grids for speed; their error averages out over the structures. On the finer ones of ``GRIDS`` the
-same weights give energies that keep their value when a structure turns, and with 37 longitudes forces may leave the
-turning of the edge frames out (``escn_calc.convergence.NEGLIGIBLE_IN_DERIVATIVES``). The card gets the errors on the
+same weights give energies that keep their value when a structure turns. The card gets the errors on the
 test split, what is found in the folder of the checks, each with the command that prints it, and what the model has seen
 of each element (``escn_calc.familiarity``).
 """
@@ -30,7 +29,7 @@ from escn_calc.evaluation.metrics import Comparison, compute_metrics
 from escn_calc.familiarity import Familiarity, fit_familiarity
 from escn_calc.labels import DataSource, LabelKeys, read_frames
 
-GRIDS = {"resolution": 32, "edge_longitudes": 37, "num_sphere_samples": 1152}
+GRIDS = {"resolution": 24, "edge_longitudes": 15, "num_sphere_samples": 1152}
 NEAR_EQUILIBRIUM = 1.0
 DESCRIBED, LIMITS_FROM = 3000, 1000
 Figures = dict[str, int | float | str]
