@@ -15,6 +15,7 @@ from escn_calc.errors import CheckpointError
 from escn_calc.nn.config import ESCNConfig
 from escn_calc.yaml_config import FilePath, Section, contradiction
 
+GridSize = Literal["resolution", "edge_longitudes", "num_sphere_samples"]
 ForcesKind = Literal["direct", "gradient"]
 
 
@@ -43,6 +44,8 @@ class ModelSection(Section):
     forces : "gradient" (-dE/dx) or "direct" (a force head); None for those of the start, from scratch "gradient".
     add_elements : elements that the start does not know, each with the one whose embeddings it begins with; None for
         the mean of the known ones.
+    grids : sizes of the sphere grids of a start, by their names in :class:`escn_calc.nn.ESCNConfig`, where they are to
+        be others; weights do not depend on them, and coarser ones cost less.
     freeze : patterns of weights that stay as they are.
     """
 
@@ -51,6 +54,7 @@ class ModelSection(Section):
     name: Annotated[str, Field(min_length=1)] | None = None
     forces: ForcesKind | None = None
     add_elements: dict[Symbol, Symbol | None] = Field(default_factory=dict)
+    grids: dict[GridSize, Annotated[int, Field(strict=True)]] = Field(default_factory=dict)
     freeze: tuple[str, ...] = ()
 
     @field_validator("network", mode="wrap")
@@ -76,6 +80,8 @@ class ModelSection(Section):
         if (self.start is None) == (self.network is None):
             found = "neither" if self.start is None else "both"
             raise ValueError(f"found {found} of start and network; give start to fine-tune, network to begin anew")
+        if self.start is None and self.grids:
+            raise ValueError("grids changes those of a start; give those of a network from scratch under network")
         if self.start is None and self.add_elements:
             raise ValueError("add_elements extends a start; a network from scratch learns all elements of the data")
         return self

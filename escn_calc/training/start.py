@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
@@ -19,13 +19,14 @@ from escn_calc.checkpoints.card import ModelCard, Normalizers
 from escn_calc.checkpoints.catalogue import ESCN_CITATION
 from escn_calc.checkpoints.checkpoint import Checkpoint, plain_config
 from escn_calc.checkpoints.network import build_network
+from escn_calc.convergence import RESIDUAL_METRIC
 from escn_calc.errors import CheckpointError, InputError
 from escn_calc.nn import ESCN, ESCNConfig
 from escn_calc.nn.parameters import initialise
 
 if TYPE_CHECKING:
     from escn_calc.labels import LabelledFrame
-    from escn_calc.training.config import ModelSection
+    from escn_calc.training.config import GridSize, ModelSection
 
 FORCE_HEAD = "force_block."
 EMBEDDING = "_embedding.weight"
@@ -75,7 +76,7 @@ def make_start(section: ModelSection, train: Sequence[LabelledFrame], seed: int)
     assert section.start is not None
     checkpoint = load_checkpoint(section.start)
     origin = checkpoint.card
-    checkpoint = with_elements(checkpoint, section.add_elements)
+    checkpoint = with_elements(with_grids(checkpoint, section.grids), section.add_elements)
     start = Start(checkpoint, origin, tuple(section.add_elements), notes=_extension_notes(section.add_elements))
     refuse_unknown_elements(train, start)
     refuse_absent_elements(section.add_elements, train)
@@ -112,6 +113,31 @@ def from_scratch(
     )
     state = {name: weight.detach() for name, weight in network.named_parameters()}
     return Start(Checkpoint(config, state, Normalizers(), None, card), origin=None)
+
+
+def with_grids(checkpoint: Checkpoint, sizes: Mapping[GridSize, int]) -> Checkpoint:
+    """Return the same weights on other sphere grids.
+
+    Parameters
+    ----------
+    checkpoint : a model.
+    sizes : those that change, by their names in :class:`escn_calc.nn.ESCNConfig`.
+
+    Raises
+    ------
+    CheckpointError
+        The network cannot have such grids.
+    """
+    if not sizes:
+        return checkpoint
+    values: dict[str, Any] = {str(name): size for name, size in sizes.items()}
+    update = {
+        "config": checkpoint.card.config | values,
+        "converged_longitudes": None,
+        "metrics": {name: value for name, value in checkpoint.card.metrics.items() if name != RESIDUAL_METRIC},
+    }
+    card = checkpoint.card.model_copy(update=update)
+    return replace(checkpoint, config=replace(checkpoint.config, **values), card=card)
 
 
 def with_elements(checkpoint: Checkpoint, added: Mapping[str, str | None]) -> Checkpoint:

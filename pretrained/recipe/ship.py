@@ -22,25 +22,18 @@ from ase import Atoms
 from ase.io import read
 
 from escn_calc import load_potential
-from escn_calc.checkpoints import Checkpoint, read_native, write_native
-from escn_calc.convergence import RESIDUAL_METRIC, with_converged_longitudes
+from escn_calc.checkpoints import read_native, write_native
+from escn_calc.convergence import with_converged_longitudes
 from escn_calc.evaluation.evaluate import evaluate_model
 from escn_calc.evaluation.metrics import Comparison, compute_metrics
 from escn_calc.familiarity import Familiarity, fit_familiarity
 from escn_calc.labels import DataSource, LabelKeys, read_frames
+from escn_calc.training.start import with_grids
 
 GRIDS = {"resolution": 24, "edge_longitudes": 15, "num_sphere_samples": 1152}
 NEAR_EQUILIBRIUM = 1.0
 DESCRIBED, LIMITS_FROM = 3000, 1000
 Figures = dict[str, int | float | str]
-
-
-def on_finer_grids(checkpoint: Checkpoint) -> Checkpoint:
-    """The same weights on the grids of ``GRIDS``, with what rolls of the edge frames do measured anew."""
-    config = replace(checkpoint.config, **GRIDS)
-    metrics = {name: value for name, value in checkpoint.card.metrics.items() if name != RESIDUAL_METRIC}
-    card = checkpoint.card.model_copy(update={"config": checkpoint.card.config | GRIDS, "metrics": metrics})
-    return with_converged_longitudes(replace(checkpoint, config=config, card=card))
 
 
 def errors(comparisons: Sequence[Comparison], what: str) -> Figures:
@@ -121,7 +114,7 @@ def main() -> None:
     parser.add_argument("--checks", type=Path, help="folder with the folders of the checks, if they have been run")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write; a model there is replaced")
     arguments = parser.parse_args()
-    finer = on_finer_grids(read_native(arguments.model))
+    finer = with_converged_longitudes(with_grids(read_native(arguments.model), GRIDS))
     write_native(finer, arguments.out, overwrite=True)
     figures = errors_on_test_split(arguments.out, arguments.data / "test.extxyz")
     if arguments.checks is not None:

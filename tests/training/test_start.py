@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from escn_calc.checkpoints import load_checkpoint
+from escn_calc.convergence import RESIDUAL_METRIC
 from escn_calc.errors import CheckpointError, InputError
 from escn_calc.labels import LabelledFrame
 from escn_calc.nn.config import ESCNConfig
@@ -72,6 +73,19 @@ def test_roll_is_left_out_of_derivatives_on_resolved_grids_alone(shipped):
     published = replace(ESCNConfig(), num_layers=1, sphere_channels=4, hidden_channels=4)
     start = make_start(ModelSection(network=published), frames("Cu"), 0)
     assert network_to_train(start.checkpoint, torch.float64).roll_in_derivative
+
+
+def test_a_start_keeps_its_weights_on_other_grids(shipped):
+    sizes = {"resolution": 9, "num_sphere_samples": 98}
+    start = make_start(ModelSection(start="default", grids=sizes), frames("Cu"), 0)
+    assert start.checkpoint.config == replace(shipped.config, **sizes)
+    assert start.checkpoint.card.config["resolution"] == 9
+    assert RESIDUAL_METRIC in shipped.card.metrics and RESIDUAL_METRIC not in start.checkpoint.card.metrics
+    assert all(torch.equal(weight, shipped.state[name]) for name, weight in start.checkpoint.state.items())
+    with pytest.raises(CheckpointError, match="resolution is 3"):
+        make_start(ModelSection(start="default", grids={"resolution": 3}), frames("Cu"), 0)
+    with pytest.raises(ValueError, match="give those of a network from scratch under network"):
+        ModelSection(network=NETWORK, grids=sizes)
 
 
 @pytest.mark.parametrize("like", ["Pd", None])
