@@ -1,4 +1,4 @@
-"""Our side of benchmarks/reference.py: ``python -m benchmarks.inference_ours FOLDER THREADS``."""
+"""Our side of benchmarks/reference.py: ``python -m benchmarks.inference_ours FOLDER THREADS MATMUL``."""
 
 import sys
 import warnings
@@ -16,13 +16,13 @@ from escn_calc.structures import StructureBatch
 
 def main() -> None:
     """Work on the structure of the folder."""
-    folder, threads = Path(sys.argv[1]), int(sys.argv[2])
+    folder, threads, matmul = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     orders = Orders()
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     arrays = read_arrays(folder / "structure.npz")
     atoms = Atoms(arrays["numbers"], arrays["positions"], cell=arrays["cell"], pbc=arrays["pbc"])
-    potential = load_potential(folder / "model", device="cpu", dtype="float32")
+    potential = load_potential(folder / "model", device="cpu", dtype="float32", matmul=matmul)
     structures = [atoms] * read_setting(folder)["batch"]
     model, config = potential._model, potential.config
     batch = StructureBatch.from_atoms(structures)

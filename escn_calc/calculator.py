@@ -23,7 +23,7 @@ from ase.calculators.calculator import (
 from escn_calc.checkpoints import shipped_models
 from escn_calc.checkpoints.catalogue import CATALOGUE, find_entry, suggest
 from escn_calc.errors import CalculationError, InputError
-from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_flag, check_option
+from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, MATMULS, check_flag, check_option
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 OPTION_VALUES: dict[str, tuple[str | None, ...]] = {
     "device": DEVICES,
     "dtype": DTYPE_NAMES,
+    "matmul": MATMULS,
     "forces": (None, *FORCES),
     "frames": FRAMES,
 }
@@ -71,6 +72,9 @@ class ESCNCalculator(Calculator):
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     dtype : str
         ``"float32"`` or ``"float64"``.
+    matmul : str
+        ``"full"``: products of matrices in ``dtype``. ``"bfloat16"`` or ``"tf32"``: faster and less accurate, see
+        :func:`escn_calc.load_potential`.
     forces : str, optional
         ``"direct"``: those of the force head. ``"gradient"``: -dE/dx, for every model; they conserve energy in
         molecular dynamics and bring ``stress`` and ``stresses``. Default: what the model was trained with.
@@ -114,6 +118,7 @@ class ESCNCalculator(Calculator):
         "model": "default",
         "device": "auto",
         "dtype": "float32",
+        "matmul": "full",
         "forces": None,
         "frames": "canonical",
         "skin": 0.5,
@@ -129,6 +134,7 @@ class ESCNCalculator(Calculator):
         *,
         device: str = "auto",
         dtype: str = "float32",
+        matmul: str = "full",
         forces: str | None = None,
         frames: str = "canonical",
         skin: float = 0.5,
@@ -142,6 +148,7 @@ class ESCNCalculator(Calculator):
             model=model,
             device=device,
             dtype=dtype,
+            matmul=matmul,
             forces=forces,
             frames=frames,
             skin=skin,

@@ -9,6 +9,7 @@ so the forces of a structure add up to zero, and dE/dε = Σ_i W_i for a strain 
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ from escn_calc.nn.config import ESCNConfig
 from escn_calc.nn.escn import ESCNOutput
 from escn_calc.nn.fast import FastESCN
 from escn_calc.nn.incidence import Incidence
+from escn_calc.nn.products import TAKING_TURNS, reduce_products
 from escn_calc.nn.repulsion import zbl_energy
 from escn_calc.structures import StructureBatch
 
@@ -113,6 +115,7 @@ class EnergyModel:
         where nothing is known about rolls.
     checkpoint_layers : whether a backward pass keeps only the input of each layer and computes the rest again;
         None: where keeping everything would take too much of the free memory.
+    matmul : how channel maps multiply: "full", or a key of :data:`escn_calc.nn.products.REDUCED`.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class EnergyModel:
         dtype: torch.dtype,
         edge_grid: Convergence | None,
         checkpoint_layers: bool | None,
+        matmul: str = "full",
     ) -> None:
         self.network = build_network(
             checkpoint,
@@ -129,6 +133,8 @@ class EnergyModel:
             None if edge_grid is None else edge_grid.longitudes,
             roll_in_derivative=edge_grid is None or not edge_grid.frees_derivatives,
         ).to(device)
+        if matmul != "full":
+            reduce_products(self.network, matmul)
         self._fast = FastESCN(self.network)
         self.device, self.dtype = device, dtype
         self.checkpoint_layers = checkpoint_layers
@@ -168,7 +174,7 @@ class EnergyModel:
     def invariants(self, batch: StructureBatch, graph: RadiusGraph, thrift: int = 0) -> Tensor:
         """Node features with l = 0 after the last layer, (N, C_all) float64 on the CPU; arguments of ``evaluate``."""
         way = self._affordable_way(Size(batch.num_atoms, len(graph.source)), None, thrift)
-        with torch.inference_mode(), torch.autocast(self.device, enabled=False):
+        with self._turn(), torch.inference_mode(), torch.autocast(self.device, enabled=False):
             numbers, source, target = (part.to(self.device) for part in (batch.numbers, graph.source, graph.target))
             inputs = (numbers, source, target, self._vectors(graph), None, way.recompute, way.edges_at_once)
             return self._fast(*inputs).invariants.cpu().double()
@@ -199,6 +205,9 @@ class EnergyModel:
                 f"{affordable / 1e9:.2g} GB, half of what is free, may be used on {self.device}; use a smaller "
                 "structure or a smaller model"
             )
+
+    def _turn(self) -> AbstractContextManager[object]:
+        return TAKING_TURNS if self.device == "cuda" else nullcontext()
 
     def _ways(self, size: Size, forces: str | None) -> Iterator[Way]:
         found = ways(size.edges)
@@ -252,7 +261,7 @@ class EnergyModel:
     def _evaluate(
         self, batch: StructureBatch, graph: RadiusGraph, forces: str | None, frames: Tensor | None, way: Way
     ) -> Evaluation:
-        with torch.inference_mode(forces != "gradient"), torch.autocast(self.device, enabled=False):
+        with self._turn(), torch.inference_mode(forces != "gradient"), torch.autocast(self.device, enabled=False):
             if forces == "gradient":
                 return self._with_gradient(batch, graph, frames, way)
             energies, direct = self._scaled(batch, graph, self._vectors(graph), frames, way)
@@ -267,7 +276,7 @@ class EnergyModel:
         """
         displacements = torch.zeros(batch.num_atoms, 3, dtype=torch.float64, device=graph.vectors.device)
         displacements.requires_grad_()
-        with torch.enable_grad(), torch.autocast(self.device, enabled=False):
+        with self._turn(), torch.enable_grad(), torch.autocast(self.device, enabled=False):
             energy = self._energies_of_displaced(batch, graph, displacements).sum()
             (gradient,) = torch.autograd.grad(energy, displacements, create_graph=True, materialize_grads=True)
             moving = torch.tensor(indices, device=gradient.device)

@@ -4,6 +4,7 @@ from escn_calc.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPE_NAMES = ("float32", "float64")
+MATMULS = ("full", "bfloat16", "tf32")
 FORCES = ("direct", "gradient")
 FRAMES = ("canonical", "converged")
 ENERGY_REFERENCES = ("as-is", "shift-per-group", "fit-elements")

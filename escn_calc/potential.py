@@ -25,10 +25,11 @@ from escn_calc.failures import failures_described, finite
 from escn_calc.graph import RadiusGraph, radius_graph, search_pairs
 from escn_calc.graph.pairs import PairSearch
 from escn_calc.hessian import moving_atoms
+from escn_calc.matmul import check_matmul
 from escn_calc.memory import EDGES_PER_THREAD, SEARCH_BYTES, Size
 from escn_calc.nn import ESCNConfig
 from escn_calc.nn.sphere_grid import edge_grid_shape
-from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_flag, check_option
+from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, MATMULS, check_flag, check_option
 from escn_calc.structures import StructureBatch, caller_level, check_elements, check_is_list
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
@@ -74,7 +75,7 @@ class Potential:
     Attributes
     ----------
     card : what the model is.
-    device, dtype, frames : as chosen when it was loaded, as strings.
+    device, dtype, matmul, frames : as chosen when it was loaded, as strings.
     forces : the kind of forces it returns, "direct", "gradient" or None.
     """
 
@@ -85,15 +86,16 @@ class Potential:
         device: str,
         dtype: str,
         frames: str,
+        matmul: str = "full",
         forces: str | None = None,
         checkpoint_layers: bool | None = None,
     ) -> None:
         self.card: ModelCard = checkpoint.card
-        self.device, self.dtype, self.frames = device, dtype, frames
+        self.device, self.dtype, self.matmul, self.frames = device, dtype, matmul, frames
         self.forces = _kind_of_forces(checkpoint, forces)
         with torch.inference_mode(False):
             edge_grid = grid_in_use(checkpoint, frames)
-            self._model = EnergyModel(checkpoint, device, DTYPES[dtype], edge_grid, checkpoint_layers)
+            self._model = EnergyModel(checkpoint, device, DTYPES[dtype], edge_grid, checkpoint_layers, matmul)
         if self.forces == "gradient" and self._model.network.roll_in_derivative:
             _warn_of_turning_frames(self.card.name, self.config, frames)
 
@@ -326,7 +328,8 @@ class Potential:
         )
 
     def __repr__(self) -> str:
-        options = f"device={self.device!r}, dtype={self.dtype!r}, forces={self.forces!r}, frames={self.frames!r}"
+        names = ("device", "dtype", "matmul", "forces", "frames")
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"Potential({self.card.name!r}, {options})"
 
 
@@ -335,6 +338,7 @@ def load_potential(
     *,
     device: str = "auto",
     dtype: str = "float32",
+    matmul: str = "full",
     forces: str | None = None,
     frames: str = "canonical",
     checkpoint_layers: bool | None = None,
@@ -347,6 +351,10 @@ def load_potential(
         of a FAIR checkpoint file, or the path of a native model folder.
     device : "auto" (CUDA if there is one, else CPU), "cpu", "cuda" or "mps".
     dtype : "float32" or "float64".
+    matmul : "full" for products of matrices in ``dtype``; "bfloat16", on a CPU with AVX512-BF16 or AMX and on CUDA, or
+        "tf32", on CUDA, for faster ones in the channel maps of the layers. bfloat16 leaves forces an error of the order
+        of a percent of the largest one, TF32 keeps three more bits. Sums of products, edge frames, rotations, radial
+        basis, output heads and energies stay in float32, the only ``dtype`` that goes with it.
     forces : "direct" for those of the force head, "gradient" for -dE/dx, which conserve energy in molecular dynamics
         and bring the stress; None for what the model was trained with.
     frames : "canonical" evaluates the checkpoint on its own edge grid with deterministic edge frames; "converged"
@@ -359,19 +367,23 @@ def load_potential(
     Raises
     ------
     InputError
-        An option or model name is not known.
+        An option or model name is not known, or the device cannot do what an option asks for.
     CheckpointError, DownloadError
         The file cannot be used or fetched.
     """
     check_option("dtype", dtype, DTYPE_NAMES)
+    check_option("matmul", matmul, MATMULS)
     check_option("frames", frames, FRAMES)
     if forces is not None:
         check_option("forces", forces, FORCES)
     check_flag("checkpoint_layers", checkpoint_layers)
+    chosen = choose_device(device, dtype)
+    check_matmul(matmul, chosen, dtype)
     return Potential(
         load_checkpoint(model),
-        device=choose_device(device, dtype),
+        device=chosen,
         dtype=dtype,
+        matmul=matmul,
         forces=forces,
         frames=frames,
         checkpoint_layers=checkpoint_layers,

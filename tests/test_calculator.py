@@ -61,7 +61,7 @@ def test_results_have_the_types_that_ase_requires(loader, atoms):
 def test_parameters_reach_the_loader_as_strings(loader, atoms, tmp_path):
     weights = tmp_path / "other.pt"
     weights.touch()
-    settings = {"device": "cpu", "dtype": "float64", "forces": "gradient", "frames": "converged"}
+    settings = {"device": "cpu", "dtype": "float64", "matmul": "full", "forces": "gradient", "frames": "converged"}
     atoms.calc = ESCNCalculator(weights, **settings, checkpoint_layers=True, skin=0.25)
     atoms.get_potential_energy()
     assert loader.requests == [{"model": str(weights), **settings, "checkpoint_layers": True}]
@@ -130,8 +130,8 @@ def test_bad_values_are_refused_at_once_and_change_nothing(loader, atoms, settin
 
 def test_repr_shows_the_settings(loader):
     shown = (
-        "ESCNCalculator(model='default', device='auto', dtype='float32', forces=None, frames='canonical', skin=0.5, "
-        "checkpoint_layers=None)"
+        "ESCNCalculator(model='default', device='auto', dtype='float32', matmul='full', forces=None, "
+        "frames='canonical', skin=0.5, checkpoint_layers=None)"
     )
     assert repr(ESCNCalculator()) == shown
     assert repr(eval(shown)) == shown
@@ -221,7 +221,7 @@ def test_set_without_a_change_keeps_results(loader, atoms):
 
 def test_unknown_setting_is_named(loader):
     with pytest.raises(
-        InputError, match="no setting 'modle'; the settings are model, device, dtype, forces, frames, skin"
+        InputError, match="no setting 'modle'; the settings are model, device, dtype, matmul, forces, frames, skin"
     ):
         ESCNCalculator().set(modle="other")
     with pytest.raises(TypeError, match="cutoff"):

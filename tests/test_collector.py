@@ -50,7 +50,7 @@ class Valleys:
     Ctrl-C.
     """
 
-    device, dtype, frames = "cpu", "float64", "canonical"
+    device, dtype, matmul, frames = "cpu", "float64", "full", "canonical"
 
     def __init__(self, forces: str | None = "direct", duration: float = 0.0, interrupt_at: int = 0) -> None:
         self.card = ToyCard("valleys", "d" * 64, forces)

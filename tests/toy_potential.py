@@ -43,9 +43,9 @@ class ToyPotential:
     Both kinds of forces are EMT's; ``gradient`` ones come with a stress, as those of a real model do.
     """
 
-    def __init__(self, model: str, device: str, dtype: str, forces: str | None, frames: str) -> None:
+    def __init__(self, model: str, device: str, dtype: str, matmul: str, forces: str | None, frames: str) -> None:
         self.card = ToyCard(model, SHA256[model], None if model == "energy-only" else "direct")
-        self.device, self.dtype, self.frames = "cpu", dtype, frames
+        self.device, self.dtype, self.matmul, self.frames = "cpu", dtype, matmul, frames
         self.forces = forces or self.card.forces
         self.calls = 0
 
@@ -87,6 +87,7 @@ class ToyLoader:
         *,
         device: str = "auto",
         dtype: str = "float32",
+        matmul: str = "full",
         forces: str | None = None,
         frames: str = "canonical",
         checkpoint_layers: bool | None = None,
@@ -96,6 +97,7 @@ class ToyLoader:
                 "model": str(model),
                 "device": device,
                 "dtype": dtype,
+                "matmul": matmul,
                 "forces": forces,
                 "frames": frames,
                 "checkpoint_layers": checkpoint_layers,
@@ -104,7 +106,7 @@ class ToyLoader:
         name = Path(model).stem
         if name not in SHA256:
             raise InputError(f"unknown model {str(model)!r}; did you mean 'default'?")
-        self.potentials.append(ToyPotential(name, device, dtype, forces, frames))
+        self.potentials.append(ToyPotential(name, device, dtype, matmul, forces, frames))
         return self.potentials[-1]
 
 

@@ -81,6 +81,7 @@ def evaluate(
     data: tuple[Path, ...],
     device: str,
     dtype: str,
+    matmul: str,
     forces: str | None,
     frames: str,
     labels: str,
@@ -119,7 +120,7 @@ def evaluate(
     with console.status("Loading the model"):
         from escn_calc.evaluation import evaluate_model
 
-        calculator = ESCNCalculator(model, device=device, dtype=dtype, forces=forces, frames=frames)
+        calculator = ESCNCalculator(model, device=device, dtype=dtype, matmul=matmul, forces=forces, frames=frames)
         potential = calculator.potential
     with _progress_bar(console) as progress:
         report = evaluate_model(

@@ -138,6 +138,7 @@ def md(
     model: str,
     device: str,
     dtype: str,
+    matmul: str,
     forces: str | None,
     frames: str,
     ensemble: str,
@@ -179,7 +180,7 @@ def md(
     files.check(structure, replace=overwrite or resume)
     start = fix_atoms(read_structure(structure, index), fix_tags, fix_below_height)
     source = {"file": str(structure), "sha256": file_sha256(structure)}
-    calculator = ESCNCalculator(model, device=device, dtype=dtype, forces=forces, frames=frames)
+    calculator = ESCNCalculator(model, device=device, dtype=dtype, matmul=matmul, forces=forces, frames=frames)
     run = partial(
         run_md,
         start,

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import click
 
-from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES
+from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, MATMULS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def model_options(command: Command) -> Command:
-    """Add ``--model``, ``--device``, ``--dtype``, ``--forces`` and ``--frames``."""
+    """Add ``--model`` and the options of :func:`evaluation_options`."""
     return _with_options(
         evaluation_options(command),
         click.option(
@@ -28,7 +28,7 @@ def model_options(command: Command) -> Command:
 
 
 def evaluation_options(command: Command) -> Command:
-    """Add ``--device``, ``--dtype``, ``--forces`` and ``--frames``."""
+    """Add ``--device``, ``--dtype``, ``--matmul``, ``--forces`` and ``--frames``."""
     return _with_options(
         command,
         click.option(
@@ -44,6 +44,14 @@ def evaluation_options(command: Command) -> Command:
             default="float32",
             show_default=True,
             help="Precision of the model's arithmetic.",
+        ),
+        click.option(
+            "--matmul",
+            type=click.Choice(MATMULS),
+            default="full",
+            show_default=True,
+            help="full: products of matrices have the precision of --dtype. bfloat16 (recent CPUs, CUDA), tf32 (CUDA): "
+            "those of the layers have fewer bits: faster for large models; with bfloat16 forces are off by about 1 %.",
         ),
         click.option(
             "--forces",

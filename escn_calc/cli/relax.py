@@ -145,6 +145,7 @@ def relax(
     model: str,
     device: str,
     dtype: str,
+    matmul: str,
     forces: str | None,
     frames: str,
     optimizer: str,
@@ -191,7 +192,7 @@ def relax(
     start = fix_atoms(read_structure(structure, index), fix_tags, fix_below_height)
     source = {"file": str(structure), "sha256": file_sha256(structure)}
     progress = Console(stderr=True, highlight=False)
-    calculator = ESCNCalculator(model, device=device, dtype=dtype, forces=forces, frames=frames)
+    calculator = ESCNCalculator(model, device=device, dtype=dtype, matmul=matmul, forces=forces, frames=frames)
     run = partial(run_relaxation, start, calculator, cell=cell, smax=smax, pressure_GPa=pressure)
     with progress.status("Loading the model"):
         card = calculator.potential.card
@@ -230,7 +231,7 @@ def _relax_many(ctx: click.Context) -> bool:
         options["optimizer"] = MANY_OPTIMIZER
     check_limits(options["fmax"], options["steps"])
     check_cell_options(options["cell"], options["smax"], options["pressure"])
-    model = {key: options[key] for key in ("device", "dtype", "forces", "frames")}
+    model = {key: options[key] for key in ("device", "dtype", "matmul", "forces", "frames")}
     return relax_many(ManyRequest.of_options(options), ESCNCalculator(options["model"], **model))
 
 

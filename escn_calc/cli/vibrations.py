@@ -85,6 +85,7 @@ def vibrations(
     model: str,
     device: str,
     dtype: str,
+    matmul: str,
     forces: str | None,
     frames: str,
     selection: str,
@@ -117,7 +118,7 @@ def vibrations(
     atoms = fix_atoms(read_structure(structure, index), fix_tags, fix_below_height)
     moving = _select(atoms, selection)
     source = {"file": str(structure), "sha256": file_sha256(structure)}
-    calculator = ESCNCalculator(model, device=device, dtype=dtype, forces=forces, frames=frames)
+    calculator = ESCNCalculator(model, device=device, dtype=dtype, matmul=matmul, forces=forces, frames=frames)
     with Console(stderr=True, highlight=False).status("Loading the model") as status:
         card = calculator.potential.card
         status.update("Evaluating the structure and its derivatives")

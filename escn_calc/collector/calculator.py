@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from escn_calc.potential import Prediction
 
-SETTINGS = ("device", "dtype", "forces", "frames")
+SETTINGS = ("device", "dtype", "matmul", "forces", "frames")
 """Settings of the potential that its calculators report."""
 
 

@@ -152,6 +152,7 @@ def model_identity(calculator: BaseCalculator) -> dict[str, Any]:
             "name": potential.card.name,
             "sha256": potential.card.sha256,
             "dtype": calculator.parameters["dtype"],
+            "matmul": calculator.parameters["matmul"],
             "frames": calculator.parameters["frames"],
             "forces": potential.forces,
         }

@@ -23,8 +23,12 @@ from escn_calc.nn.fast_edges import End, FastEdges, degrees_of_order, joined
 from escn_calc.nn.grid_activation import EdgeActivation
 from escn_calc.nn.layout import EdgeLayout, kept_coefficients
 from escn_calc.nn.neighbourhoods import Block
+from escn_calc.nn.products import product, sum_of_products
 from escn_calc.nn.so2 import GatedConvolution, SO2Block
 from escn_calc.nn.sphere_grid import edge_grid_shape
+
+Hidden = list[list[Tensor]]
+"""Values between the two stages: per order and map (e, signs, H)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +110,8 @@ def messages(
         places = edges.source_place[which]
         at_source = [[half.index_select(0, places) for half in halves] for halves in from_source]
         at_target = _hidden(block.so2_block_target, config, nodes, edges.target, targets)
-        second = _second_stage(block.so2_block_source, at_source, edge, [])
-        second = _second_stage(block.so2_block_target, at_target, edge, second)
-        parts += _summed(config, grids, second, targets, edges)
+        ends = (block.so2_block_source, at_source), (block.so2_block_target, at_target)
+        parts += _summed(config, grids, _second_stage(ends, edge), targets, edges)
     return edges.target.around.to_nodes(parts)
 
 
@@ -121,10 +124,11 @@ def axial_messages(
     parts = []
     for targets, which, edge, _ in _blocks(block, numbers, edges, [None] * len(edges.target.around.blocks)):
         original = edges.target.around.edge_order[which]
-        total: list[Tensor] = []
-        for (end, so2), hidden in zip(ends, mixed, strict=True):
-            total = _second_stage(so2, [[hidden.index_select(0, end.nodes[original])[:, None]]], edge, total)
-        parts += _summed(config, grids, total, targets, edges)
+        hidden = [
+            (so2, [[of_nodes.index_select(0, end.nodes[original])[:, None]]])
+            for (end, so2), of_nodes in zip(ends, mixed, strict=True)
+        ]
+        parts += _summed(config, grids, _second_stage(hidden, edge), targets, edges)
     return edges.target.around.to_nodes(parts)
 
 
@@ -146,10 +150,10 @@ def _mixed_scalars(so2: SO2Block, config: ESCNConfig, scalars: Tensor) -> Tensor
     columns = so2.fc1_m0.weight.split(channels, dim=1)
     terms = zip(degrees_of_order(config, 0), columns, strict=True)
     weights = [column for (_, degree), column in terms if degree == 0]
-    return scalars @ torch.cat(weights, dim=1).T
+    return product(scalars, torch.cat(weights, dim=1))
 
 
-def _hidden_of_all(so2: SO2Block, config: ESCNConfig, x: Tensor, end: End) -> list[list[Tensor]]:
+def _hidden_of_all(so2: SO2Block, config: ESCNConfig, x: Tensor, end: End) -> Hidden:
     """First stage for all edges by node, of x (K, N, C_all): per order and map (E, signs, H)."""
     parts = zip(end.around.blocks, end.around.by_block(x), strict=True)
     by_block = [_hidden(so2, config, nodes, end, block) for block, nodes in parts]
@@ -157,14 +161,15 @@ def _hidden_of_all(so2: SO2Block, config: ESCNConfig, x: Tensor, end: End) -> li
     return [[joined(list(half)) for half in zip(*of_order, strict=True)] for of_order in orders]
 
 
-def _hidden(so2: SO2Block, config: ESCNConfig, x: Tensor, end: End, block: Block) -> list[list[Tensor]]:
+def _hidden(so2: SO2Block, config: ESCNConfig, x: Tensor, end: End, block: Block) -> Hidden:
     """First stage for the edges of a block of nodes, of their x (K, n, C_all): per order and map (e, signs, H)."""
     sizes = [2 * degree + 1 for degree in range(max(config.lmax_list) + 1)]
-    by_degree = [part.split(config.sphere_channels, dim=-1) for part in x.split(sizes)]
+    factors = x.to(so2.fc1_m0.weight.dtype)
+    by_degree = [part.split(config.sphere_channels, dim=-1) for part in factors.split(sizes)]
     hidden = []
     for order, weights in enumerate(first_maps(so2)):
         features = [by_degree[degree][i] for i, degree in degrees_of_order(config, order)]
-        mixed = (_mixed(weight, features) for weight in weights)
+        mixed = (_mixed(weight, features).to(x.dtype) for weight in weights)
         hidden.append([end.contracted(block, order, half, part) for half, part in enumerate(mixed)])
     return hidden
 
@@ -175,18 +180,18 @@ def _mixed(weight: Tensor, features: list[Tensor]) -> Tensor:
     return torch.cat([x @ w.T for x, w in zip(features, by_degree, strict=True)])
 
 
-def _second_stage(so2: SO2Block, hidden: list[list[Tensor]], edge: Tensor, total: list[Tensor]) -> list[Tensor]:
-    """Gate hidden values and apply the second maps; per order (e signs, n_m C), added to ``total``."""
-    maps = zip(hidden, gate_maps(so2), second_maps(so2), strict=False)
-    for order, (halves, gate_map, weights) in enumerate(maps):
-        gates = F.silu(gate_map(edge))[:, None].chunk(len(halves), dim=-1)
-        for half, gate, weight in zip(halves, gates, weights, strict=True):
-            gated = (half * gate).flatten(0, 1)
-            if order == len(total):
-                total.append(gated @ weight.T)
-            else:
-                total[order].addmm_(gated, weight.T)
-    return total
+def _second_stage(ends: Sequence[tuple[SO2Block, Hidden]], edge: Tensor) -> list[Tensor]:
+    """Gate the hidden values of both ends, apply the second maps and add; per order (e signs, n_m C)."""
+    orders = range(len(ends[0][1]))
+    return [sum_of_products(_gated(ends, order, edge)) for order in orders]
+
+
+def _gated(ends: Sequence[tuple[SO2Block, Hidden]], order: int, edge: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Gated hidden values of one order, (e signs, H), each with its second map."""
+    for so2, hidden in ends:
+        gates = F.silu(gate_maps(so2)[order](edge))[:, None].chunk(len(hidden[order]), dim=-1)
+        for half, gate, weight in zip(hidden[order], gates, second_maps(so2)[order], strict=True):
+            yield (half * gate).flatten(0, 1), weight
 
 
 def _summed(

@@ -46,6 +46,7 @@ class ModelSection(Section):
 
     name: Annotated[str, Field(min_length=1)] = "default"
     dtype: Literal["float32", "float64"] = "float32"
+    matmul: Literal["full", "bfloat16", "tf32"] = "full"
     forces: Literal["direct", "gradient"] | None = None
     frames: Literal["canonical", "converged"] = "canonical"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

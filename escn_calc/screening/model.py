@@ -104,7 +104,14 @@ def _load(section: type[ModelSection] | type[CalculatorSection], settings: str) 
         return CalculatorPotential(make_calculator(model.factory, model.arguments))
     from escn_calc.potential import load_potential
 
-    return load_potential(model.name, device=model.device, dtype=model.dtype, forces=model.forces, frames=model.frames)
+    return load_potential(
+        model.name,
+        device=model.device,
+        dtype=model.dtype,
+        matmul=model.matmul,
+        forces=model.forces,
+        frames=model.frames,
+    )
 
 
 def _facts_of_model(model: ModelSection) -> ModelFacts:
@@ -117,6 +124,7 @@ def _facts_of_model(model: ModelSection) -> ModelFacts:
             "name": card.name,
             "sha256": card.sha256,
             "dtype": model.dtype,
+            "matmul": model.matmul,
             "frames": model.frames,
             "forces": forces,
         },

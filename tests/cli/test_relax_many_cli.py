@@ -675,10 +675,8 @@ def test_a_terminal_gets_one_line(monkeypatch):
 def test_one_structure_has_the_record_it_had(folder):
     assert escn("relax", "0.xyz").exit_code == 0
     run = json.loads(Path("runs/0/0.json").read_text())
-    settings = (
-        "cell device dtype fix_below_height fix_tags fmax forces frames index model optimizer output_dir overwrite"
-    )
-    assert sorted(run["settings"]) == [*settings.split(), "pressure", "smax", "steps", "structure"]
+    settings = "cell device dtype fix_below_height fix_tags fmax forces frames index matmul model optimizer output_dir"
+    assert sorted(run["settings"]) == [*settings.split(), "overwrite", "pressure", "smax", "steps", "structure"]
     assert (run["settings"]["structure"], run["settings"]["index"]) == ("0.xyz", -1)
     assert run["settings"]["optimizer"] == "BFGS"
     assert sorted(os.listdir("runs/0")) == ["0.json", "0.png", "0.traj", "0_relaxed.extxyz"]
