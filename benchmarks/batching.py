@@ -28,8 +28,10 @@ import torch
 from ase import Atoms
 from ase.build import add_adsorbate, bulk, fcc111, molecule
 
-from benchmarks.batch_relaxation import machine_name, measured_memory, spread
+from benchmarks.batch_relaxation import measured_memory
 from escn_calc import load_potential
+from escn_calc.bench.machine import machine_name
+from escn_calc.bench.timing import spread
 from escn_calc.memory import EDGES_PER_THREAD
 from escn_calc.potential import Potential
 from escn_calc.records import versions, write_json
