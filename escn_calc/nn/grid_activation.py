@@ -16,7 +16,8 @@ from escn_calc.nn.config import ESCNConfig
 from escn_calc.nn.layout import node_index
 from escn_calc.nn.sphere_grid import aligned_with_phase, edge_grid_matrices, edge_grid_shape, edge_latitudes
 
-#: Square of the amplitude q below which it fades out, so that the phase of nothing has derivatives of every order.
+#: What is added to the square of every amplitude q, so that the phase of nothing has derivatives of every order. What
+#: depends on the amplitude is a smooth function of its square, which only moves by this.
 FAINT = 1e-8
 
 
@@ -102,18 +103,17 @@ class AlignedLongitudes(EdgeActivation):
         mean = self.to_latitudes @ x[:, :degrees]
         slopes = x[:, degrees:].unflatten(1, (2, degrees - 1))
         cosine, sine = (self.slopes_to_latitudes @ slopes).unbind(1)
-        square = cosine.square() + sine.square()
-        length = (square + FAINT).sqrt()
-        amplitude = square / length
+        amplitude = (cosine.square() + sine.square() + FAINT).sqrt()
         samples = torch.addcmul(mean.flatten(1)[:, None], amplitude.flatten(1)[:, None], self.cosines)
         average, first = (self.averages @ F.silu(samples)).view(shape).unbind(1)
-        along = first / length
+        along = first / amplitude
         new_slopes = self.slopes_from_latitudes @ torch.stack((cosine * along, sine * along), dim=1)
         return torch.cat((self.from_latitudes @ average, new_slopes.flatten(1, 2)), dim=1)
 
     def axial(self, x: Tensor) -> Tensor:
-        """Map (E, lmax + 1, C) to the same shape."""
-        return self.from_latitudes @ F.silu(self.to_latitudes @ x)
+        """Map (E, lmax + 1, C) to the same shape; two longitudes are exact to the square of ``FAINT``."""
+        mean, shift = self.to_latitudes @ x, (FAINT / 2) ** 0.5
+        return self.from_latitudes @ (0.5 * (F.silu(mean + shift) + F.silu(mean - shift)))
 
 
 def edge_activation(config: ESCNConfig, index: int) -> EdgeActivation:
