@@ -25,7 +25,7 @@ from escn_calc.failures import failures_described, finite
 from escn_calc.graph import RadiusGraph, radius_graph, search_pairs
 from escn_calc.graph.pairs import PairSearch
 from escn_calc.hessian import moving_atoms
-from escn_calc.memory import EDGES_PER_THREAD, SEARCH_BYTES, Size
+from escn_calc.memory import EDGES_TOGETHER, SEARCH_BYTES, Size
 from escn_calc.nn import ESCNConfig
 from escn_calc.nn.sphere_grid import edge_grid_shape
 from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, check_flag, check_option
@@ -284,7 +284,7 @@ class Potential:
         return member
 
     def _fits(self, size: Size) -> bool:
-        if self.device == "cpu" and size.edges > EDGES_PER_THREAD * torch.get_num_threads():
+        if self.device == "cpu" and size.edges > EDGES_TOGETHER * torch.get_num_threads():
             return False
         with torch.inference_mode(False), torch.no_grad():
             return self._model.fits(size, self.forces)

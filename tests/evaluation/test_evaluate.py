@@ -105,7 +105,7 @@ def test_atoms_that_count(frames, model):
 
 def test_batches_do_not_matter(frames, model, monkeypatch):
     together = evaluate_model(model, frames)
-    monkeypatch.setattr("escn_calc.potential.EDGES_PER_THREAD", 1)
+    monkeypatch.setattr("escn_calc.potential.EDGES_TOGETHER", 1)
     calls, steps = evaluations(monkeypatch), []
     alone = evaluate_model(model, frames, progress=lambda done, total: steps.append((done, total)))
     assert calls == [1, 1, 1, 1] and steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
