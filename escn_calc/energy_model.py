@@ -137,6 +137,7 @@ class EnergyModel:
         self.device, self.dtype = device, dtype
         self.checkpoint_layers = checkpoint_layers
         self._units = OutputUnits(self.network.config, checkpoint.normalizers, checkpoint.element_references)
+        self._on_nodes, self._on_edges = Footprint.on_nodes(self.config), Footprint.on_edges(self.config)
         self._measured: dict[bool, float] = {}
 
     @property
@@ -240,7 +241,7 @@ class EnergyModel:
 
     def _estimated_bytes(self, size: Size, forces: str | None, way: Way) -> int:
         fast = self._fast.takes(size.atoms, size.edges, self.device)
-        footprint = Footprint.on_nodes(self.config) if fast else Footprint.on_edges(self.config)
+        footprint = self._on_nodes if fast else self._on_edges
         return footprint.peak(size, forces == "gradient", way, self.dtype.itemsize) * self.dtype.itemsize
 
     def _measure(self, forces: str | None) -> float:

@@ -1,4 +1,4 @@
-"""SiLU on the sphere grid of an edge, for the coefficients of one resolution.
+"""SiLU on the sphere grid of an edge, for the coefficients (E, M_i, C) of one resolution, rows m-major.
 
 A function with orders 0 and 1 only is, on every latitude, f(a) = p + q cos(a - a0): what SiLU makes of it has the same
 phase a0, and only p and q decide about its size. Longitudes that are counted from the phase itself therefore give a
@@ -21,20 +21,7 @@ from escn_calc.nn.sphere_grid import aligned_with_phase, edge_grid_matrices, edg
 FAINT = 1e-8
 
 
-class EdgeActivation(nn.Module):
-    """Maps coefficients (E, M_i, C) of one resolution, rows m-major, to those of SiLU of the function; same shape."""
-
-    @property
-    def points(self) -> int:
-        """Samples for every edge and channel."""
-        raise NotImplementedError
-
-    def axial(self, x: Tensor) -> Tensor:
-        """Do the same for functions of order 0 only: (E, lmax + 1, C) to the same shape, all that is not zero."""
-        raise NotImplementedError
-
-
-class FixedLongitudes(EdgeActivation):
+class FixedLongitudes(nn.Module):
     """On a grid that is fixed in the frame of the edge."""
 
     to_grid: Tensor
@@ -58,13 +45,13 @@ class FixedLongitudes(EdgeActivation):
         return self.from_grid @ F.silu(self.to_grid @ x)
 
     def axial(self, x: Tensor) -> Tensor:
-        """Map (E, lmax + 1, C) to the same shape on the first longitude, which stands for all."""
+        """Map functions of order 0 only, (E, lmax + 1, C), to the same shape; the first longitude stands for all."""
         to_grid = self.to_grid[:: self.longitudes, : self.degrees]
         from_grid = self.from_grid[: self.degrees].unflatten(1, (-1, self.longitudes)).sum(-1)
         return from_grid @ F.silu(to_grid @ x)
 
 
-class AlignedLongitudes(EdgeActivation):
+class AlignedLongitudes(nn.Module):
     """On longitudes counted from the phase of the function, where there are orders 0 and 1 only.
 
     Longitudes t_k = pi (k + 1/2) / n of the half circle are the nodes of Gauss & Chebyshev, exact up to
@@ -111,9 +98,15 @@ class AlignedLongitudes(EdgeActivation):
         return torch.cat((self.from_latitudes @ average, new_slopes.flatten(1, 2)), dim=1)
 
     def axial(self, x: Tensor) -> Tensor:
-        """Map (E, lmax + 1, C) to the same shape; two longitudes are exact to the square of ``FAINT``."""
+        """Map functions of order 0 only, (E, lmax + 1, C), to the same shape.
+
+        Two longitudes are exact to the square of ``FAINT``.
+        """
         mean, shift = self.to_latitudes @ x, (FAINT / 2) ** 0.5
         return self.from_latitudes @ (0.5 * (F.silu(mean + shift) + F.silu(mean - shift)))
+
+
+EdgeActivation = FixedLongitudes | AlignedLongitudes
 
 
 def edge_activation(config: ESCNConfig, index: int) -> EdgeActivation:
