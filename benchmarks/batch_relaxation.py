@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import statistics
 import threading
 import time
 import warnings
@@ -35,6 +33,8 @@ from ase.constraints import FixAtoms
 
 from escn_calc import ESCNCalculator, relax_batch
 from escn_calc.batch_relaxation import BATCH_OPTIMIZERS
+from escn_calc.bench.machine import machine_name
+from escn_calc.bench.timing import spread
 from escn_calc.records import versions, write_json
 from escn_calc.relax_result import EnergyRiseWarning
 
@@ -123,11 +123,6 @@ class Measured:
         return f"| {kind} | {self.name} | {spread(relaxations)} | {spread(evaluations)} | {memory} | {ratio} |"
 
 
-def spread(values: list[float]) -> str:
-    """Median, lowest and highest."""
-    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
-
-
 def one_by_one(structures: list[Atoms], calculator: ESCNCalculator, optimizer: str, fmax: float, steps: int) -> int:
     """Relax with ASE, and return the number of evaluations."""
     evaluations = 0
@@ -198,15 +193,6 @@ def main() -> None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         machine = {"machine": machine_name(), "load_average": os.getloadavg()[0], "versions": versions()}
         write_json(arguments.out, {**machine, "settings": settings, "rows": rows})
-
-
-def machine_name() -> str:
-    """Name of the GPU if there is one, else of the processor."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Run from the root of the repository: ``python -m benchmarks.batching``; on a GPU with ``--device cuda --structures 64``.
 Both ways evaluate the same structures and take turns, block after block, so that a busy machine slows both.
-``--edges 250 500 1000 2000`` lets the batches of a CPU, and the blocks of a layer, have so many edges per thread: each
-number takes turns with the others, and the one in use is marked.
+``--edges 250 500 1000 2000`` lets the batches of a CPU have so many edges per thread: each number takes turns with the
+others, and the one in use is marked.
 
 Per line: structures per second of wall time, median over the blocks (lowest to highest); processor time per structure,
 which other work on the machine changes little; peak memory while it ran (on a CPU the resident memory of the process,
@@ -17,7 +17,6 @@ import argparse
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -28,9 +27,11 @@ import torch
 from ase import Atoms
 from ase.build import add_adsorbate, bulk, fcc111, molecule
 
-from benchmarks.batch_relaxation import machine_name, measured_memory, spread
+from benchmarks.batch_relaxation import measured_memory
 from escn_calc import load_potential
-from escn_calc.memory import EDGES_PER_THREAD
+from escn_calc.bench.machine import machine_name
+from escn_calc.bench.timing import spread
+from escn_calc.memory import EDGES_TOGETHER
 from escn_calc.potential import Potential
 from escn_calc.records import versions, write_json
 
@@ -89,9 +90,7 @@ def one_by_one(potential: Potential, structures: list[Atoms]) -> None:
 
 def together(potential: Potential, structures: list[Atoms], edges: int) -> None:
     """Evaluate the list, in batches of up to so many edges per thread."""
-    with ExitStack() as stack:
-        for module in ("memory", "potential", "nn.fast_edges"):
-            stack.enter_context(patch(f"escn_calc.{module}.EDGES_PER_THREAD", edges))
+    with patch("escn_calc.potential.EDGES_TOGETHER", edges):
         potential.evaluate(structures)
 
 
@@ -100,10 +99,10 @@ def measure(arguments: argparse.Namespace, potential: Potential, size: str) -> d
     structures = [structure(size, number) for number in range(arguments.structures)]
     ways: dict[str, Callable[[], None]] = {"one by one": lambda: one_by_one(potential, structures)}
     for edges in arguments.edges:
-        name = f"together, {edges} edges" + (" (in use)" if edges == EDGES_PER_THREAD else "")
+        name = f"together, {edges} edges" + (" (in use)" if edges == EDGES_TOGETHER else "")
         ways[name] = lambda edges=edges: together(potential, structures, edges)
     one_by_one(potential, structures[:3])
-    together(potential, structures[:3], EDGES_PER_THREAD)
+    together(potential, structures[:3], EDGES_TOGETHER)
     measured = [Measured(name) for name in ways]
     for _ in range(arguments.blocks):
         for way in measured:
@@ -129,7 +128,7 @@ def main() -> None:
     parser.add_argument("--forces", choices=("direct", "gradient"), help="default: as the model was trained")
     parser.add_argument("--sizes", nargs="+", choices=CLASSES, default=list(CLASSES), help="default: all")
     parser.add_argument("--structures", type=int, default=16, help="of each size (default 16)")
-    parser.add_argument("--edges", nargs="+", type=int, default=[EDGES_PER_THREAD], help="per thread of a CPU")
+    parser.add_argument("--edges", nargs="+", type=int, default=[EDGES_TOGETHER], help="per thread of a CPU")
     parser.add_argument("--blocks", type=int, default=5, help="turns of each way (default 5)")
     parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default 1)")
     parser.add_argument("--out", type=Path, help="JSON file to write, in benchmarks/results for instance")

@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+
+# isort: off
+import benchmarks.fairchem_packages  # noqa: F401  (before fairchem)
 from fairchem.core.datasets.lmdb_dataset import data_list_collater
 from fairchem.core.models.escn.escn import eSCN
 from fairchem.core.preprocessing import AtomsToGraphs
 
-import benchmarks.fairchem_packages  # noqa: F401  (before fairchem)
+# isort: on
 from benchmarks.inference_worker import follow
 from benchmarks.training_worker import Answer, Orders, read_arrays, read_setting
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
-from ase.build import add_adsorbate, fcc111, molecule
 
 from benchmarks.training_task import COMMON, TRAINING, make_weights
+from escn_calc.bench.slabs import standard_slab
 from escn_calc.checkpoints.card import ModelCard, Normalizers
 from escn_calc.checkpoints.checkpoint import Checkpoint, plain_config
 from escn_calc.checkpoints.native import write_native
@@ -21,17 +20,8 @@ MODELS = {
     "L6-M2": {"lmax_list": [6], "mmax_list": [2], "sphere_channels": 128, "hidden_channels": 256, "num_layers": 12},
     "L6-M3": {"lmax_list": [6], "mmax_list": [3], "sphere_channels": 160, "hidden_channels": 384, "num_layers": 20},
 }
-#: Slabs of Cu(111) with CO: atoms along the two surface vectors, and layers.
-SLABS = {38: (3, 3, 4), 102: (5, 5, 4), 198: (7, 7, 4)}
-
-
-def slab(atoms: int) -> Atoms:
-    """CO on Cu(111), rattled."""
-    copper = fcc111("Cu", size=SLABS[atoms], vacuum=10.0, periodic=True)
-    add_adsorbate(copper, molecule("CO"), 1.9, "ontop")
-    copper.rattle(0.05, seed=1)
-    copper.wrap(eps=0)
-    return copper
+#: Atoms of the slabs.
+SLABS = (38, 102, 198)
 
 
 def model_settings(model: str) -> dict[str, Any]:
@@ -44,7 +34,7 @@ def write_task(folder: Path, model: str, atoms: int, batch: int) -> None:
     settings = model_settings(model)
     setting = {"config": settings, "mean": TRAINING["mean"], "std": TRAINING["std"], "batch": batch}
     (folder / "setting.json").write_text(json.dumps(setting))
-    structure = slab(atoms)
+    structure = standard_slab(atoms)
     np.savez(
         folder / "structure.npz",
         numbers=structure.numbers,

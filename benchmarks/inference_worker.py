@@ -9,35 +9,11 @@ Orders arrive as lines on the standard input (:mod:`benchmarks.training_worker`)
 - ``memory`` is answered by resident and peak memory in bytes.
 """
 
-import time
 from collections.abc import Callable
 
-import torch
-
-from benchmarks.multiply_adds import multiply_adds
 from benchmarks.training_worker import Answer, Orders, memory
-
-#: Rows and columns of the matrices behind ``rate``.
-SIZE = 1536
-
-
-def timed(call: Callable[[], object], repeats: int) -> dict[str, list[float]]:
-    """Wall-clock and processor seconds of each of several calls."""
-    seconds: dict[str, list[float]] = {"wall": [], "processor": []}
-    for _ in range(repeats):
-        wall, processor = time.perf_counter(), time.process_time()
-        call()
-        seconds["wall"].append(time.perf_counter() - wall)
-        seconds["processor"].append(time.process_time() - processor)
-    return seconds
-
-
-def matrix_products() -> dict[str, float]:
-    """Multiply-adds per second of wall-clock and of processor time, the best of five products."""
-    matrix = torch.ones(SIZE, SIZE)
-    torch.mm(matrix, matrix)
-    seconds = timed(lambda: torch.mm(matrix, matrix), 5)
-    return {name: SIZE**3 / min(values) for name, values in seconds.items()}
+from escn_calc.bench.arithmetic import matrix_product_rates, multiply_adds
+from escn_calc.bench.timing import timed
 
 
 def follow(
@@ -53,6 +29,6 @@ def follow(
         elif words[0] == "count":
             orders.answer({"multiply_adds": multiply_adds(calls["call"])})
         elif words[0] == "rate":
-            orders.answer(dict(matrix_products()))
+            orders.answer(dict(matrix_product_rates()))
         else:
             orders.answer(memory())

@@ -28,8 +28,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.inference_task import MODELS, SLABS, model_settings, write_task
-from benchmarks.training import Worker, machine, spread, started
+from benchmarks.training import Worker, started
 from benchmarks.training_task import TRAINING
+from escn_calc.bench.machine import processor_name
+from escn_calc.bench.timing import spread
 from escn_calc.records import versions, write_json
 
 #: Largest difference of forces over the largest force, and of energies over what the network adds to its mean.
@@ -138,7 +140,7 @@ def main() -> None:
     if arguments.out is not None:
         record = {
             "date": datetime.now(UTC).date().isoformat(),
-            "machine": machine(),
+            "machine": processor_name(),
             "load_average": os.getloadavg()[0],
             "threads": arguments.threads,
             "versions": versions(),

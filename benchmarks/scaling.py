@@ -17,10 +17,10 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from benchmarks.inference_worker import timed
-from benchmarks.multiply_adds import multiply_adds
 from benchmarks.so2_convolution import exponent
-from benchmarks.training import machine
+from escn_calc.bench.arithmetic import multiply_adds
+from escn_calc.bench.machine import processor_name
+from escn_calc.bench.timing import timed
 from escn_calc.graph import radius_graph
 from escn_calc.nn import ESCN, ESCNConfig
 from escn_calc.nn.fast import FastESCN
@@ -108,7 +108,7 @@ def main() -> None:
     counts = tuple(count for count in COUNTS if count <= arguments.most_atoms)
     record = {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+        "machine": processor_name(),
         "load_average": os.getloadavg()[0],
         "threads": 1,
         "versions": versions(),

@@ -31,8 +31,9 @@ from typing import Any
 import ase.optimize
 import torch
 
-from benchmarks.batch_relaxation import machine_name, spread
 from escn_calc import ESCNCalculator
+from escn_calc.bench.machine import machine_name
+from escn_calc.bench.timing import spread
 from escn_calc.records import versions, write_json
 from escn_calc.relax_result import EnergyRiseWarning
 from escn_calc.screening import (

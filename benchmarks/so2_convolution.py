@@ -28,9 +28,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.node_side import compare_first_stages
-from benchmarks.peak_memory import peak_memory
 from benchmarks.so2_figure import draw
 from benchmarks.so2_forms import Operations, Setting, operations_of_so2_form, operations_of_tensor_product
+from escn_calc.bench.peak_memory import peak_memory
 from escn_calc.records import versions, write_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,6 @@ of neighbouring blocks (lowest to highest), by wall clock and by processor time,
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.training_task import MODELS, PUBLISHED_LAYERS, TRAINING, slab, write_task
+from escn_calc.bench.machine import processor_name
+from escn_calc.bench.timing import spread
 from escn_calc.records import versions, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,11 +131,6 @@ class Measured:
         return f"| {self.name} | {self.throughput(structures)} | {memory} | {spread(wall)} | {spread(processor)} |"
 
 
-def spread(values: list[float]) -> str:
-    """Median, lowest and highest."""
-    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
-
-
 def measure(workers: dict[str, Worker], start: dict[str, int], blocks: int, steps: int) -> list[Measured]:
     """Let the workers take turns; ``start`` is their memory in bytes before all training."""
     times: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
@@ -153,13 +149,6 @@ def measure(workers: dict[str, Worker], start: dict[str, int], blocks: int, step
         )
         for name, worker in workers.items()
     ]
-
-
-def machine() -> str:
-    """Name of the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -198,7 +187,7 @@ def record(
 ) -> dict[str, Any]:
     """Everything that was set and found, for a file."""
     return {
-        "machine": machine(),
+        "machine": processor_name(),
         "load_average": os.getloadavg()[0],
         "threads": arguments.threads,
         "versions": software,
@@ -231,7 +220,7 @@ def print_setting(
         layers += f" ({PUBLISHED_LAYERS} in the published model)"
     print(f"{arguments.model}, {layers}, {facts['parameters'] / 1e6:.1f} million parameters, float32")
     print(f"{arguments.structures} structures of {len(slab(0))} atoms per batch, {arguments.blocks} blocks of ", end="")
-    print(f"{arguments.steps} steps; {machine()}, {arguments.threads} thread(s)")
+    print(f"{arguments.steps} steps; {processor_name()}, {arguments.threads} thread(s)")
     print(", ".join(f"{name} {fact}" for name, fact in facts.items() if name != "parameters"))
     for name, difference in compared.items():
         print(f"largest relative difference, {name}: {difference:.1e}", flush=True)

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch_geometric.data import Batch
+
+# isort: off
+import benchmarks.fairchem_packages  # noqa: F401  (before fairchem)
 from fairchem.core.models.escn.escn import eSCN
 from fairchem.core.modules.evaluator import Evaluator
 from fairchem.core.modules.loss import DDPLoss
 from fairchem.core.modules.normalization.normalizer import Normalizer
 from fairchem.core.trainers.ocp_trainer import OCPTrainer
-from torch import Tensor
-from torch_geometric.data import Batch
 
-import benchmarks.fairchem_packages  # noqa: F401  (before fairchem)
+# isort: on
 from benchmarks.training_worker import Answer, Orders, PacedBatches, read_arrays, read_setting
 
 

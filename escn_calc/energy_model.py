@@ -8,6 +8,8 @@ backward pass, forces and virials are sums over edges,
 so the forces of a structure add up to zero, and dE/dε = Σ_i W_i for a strain ε of cell and positions together.
 """
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ from escn_calc.structures import StructureBatch
 
 PROBE = bulk("H", "fcc", a=3.6, cubic=True).repeat((2, 1, 1))
 """As many edges as a metal, few enough for the largest networks."""
+MOST_ATOMS = 10**9
+"""Beyond any memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +143,7 @@ class EnergyModel:
         self.device, self.dtype = device, dtype
         self.checkpoint_layers = checkpoint_layers
         self._units = OutputUnits(self.network.config, checkpoint.normalizers, checkpoint.element_references)
+        self._on_nodes, self._on_edges = Footprint.on_nodes(self.config), Footprint.on_edges(self.config)
         self._measured: dict[bool, float] = {}
 
     @property
@@ -197,14 +202,30 @@ class EnergyModel:
         OutOfMemoryError
             It does not, by estimate.
         """
-        *_, thriftiest = self._ways(size, forces)
-        needed = max(search_bytes, self._needed_bytes(size, forces, thriftiest))
+        needed = max(search_bytes, self._least_bytes(size, forces))
         if needed > NEGLIGIBLE and needed > (affordable := affordable_bytes(self.device)):
             raise OutOfMemoryError(
                 f"{size.atoms} atoms with about {size.edges} edges take at least {needed / 1e9:.2g} GB, but only "
                 f"{affordable / 1e9:.2g} GB, half of what is free, may be used on {self.device}; use a smaller "
                 "structure or a smaller model"
             )
+
+    def most_atoms(self, edges_per_atom: float, forces: str | None, search_bytes_per_atom: float = 0.0) -> int | None:
+        """Atoms of the largest structure that passes :meth:`check_fits` now; None where the system tells no limit."""
+        affordable = affordable_bytes(self.device)
+        if math.isinf(affordable):
+            return None
+
+        def needed(atoms: int) -> float:
+            size = Size(atoms, math.ceil(edges_per_atom * atoms))
+            return max(search_bytes_per_atom * atoms, self._least_bytes(size, forces))
+
+        return bisect_right(range(1, MOST_ATOMS), affordable, key=needed)
+
+    def _least_bytes(self, size: Size, forces: str | None) -> float:
+        """What the way that takes least needs."""
+        *_, thriftiest = self._ways(size, forces)
+        return self._needed_bytes(size, forces, thriftiest)
 
     def _turn(self) -> AbstractContextManager[object]:
         return TAKING_TURNS if self.device == "cuda" else nullcontext()
@@ -229,7 +250,7 @@ class EnergyModel:
 
     def _estimated_bytes(self, size: Size, forces: str | None, way: Way) -> int:
         fast = self._fast.takes(size.atoms, size.edges, self.device)
-        footprint = Footprint.on_nodes(self.config) if fast else Footprint.on_edges(self.config)
+        footprint = self._on_nodes if fast else self._on_edges
         return footprint.peak(size, forces == "gradient", way, self.dtype.itemsize) * self.dtype.itemsize
 
     def _measure(self, forces: str | None) -> float:

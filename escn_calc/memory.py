@@ -25,6 +25,9 @@ SHARE = 0.5
 NEGLIGIBLE = 5.0e7
 #: Bytes for each pair of atoms within the cutoff while the graph is built: measured for vesin's search.
 SEARCH_BYTES = 400
+#: Edges of structures that are evaluated together on a CPU, for each thread: together, small ones share what a call
+#: costs whatever its size, while larger ones push one another out of the caches.
+EDGES_TOGETHER = 500
 #: Ways that save more and more memory, see :func:`ways`.
 THRIFTIEST = 7
 #: In messages of torch about memory that have no class of their own.

@@ -26,7 +26,7 @@ from escn_calc.graph import RadiusGraph, radius_graph, search_pairs
 from escn_calc.graph.pairs import PairSearch
 from escn_calc.hessian import moving_atoms
 from escn_calc.matmul import check_matmul
-from escn_calc.memory import EDGES_PER_THREAD, SEARCH_BYTES, Size
+from escn_calc.memory import EDGES_TOGETHER, SEARCH_BYTES, Size
 from escn_calc.nn import ESCNConfig
 from escn_calc.nn.sphere_grid import edge_grid_shape
 from escn_calc.options import DEVICES, DTYPE_NAMES, FORCES, FRAMES, MATMULS, check_flag, check_option
@@ -245,6 +245,31 @@ class Potential:
             )
         return found
 
+    def most_atoms_like(self, atoms: Atoms) -> int | None:
+        """Estimate how many atoms of a structure as dense as this one fit into the memory that is free now.
+
+        The largest structures are computed piece by piece, which takes more time for each atom.
+
+        Parameters
+        ----------
+        atoms : one structure, of any size.
+
+        Returns
+        -------
+        Atoms of the largest structure that :meth:`evaluate` would not refuse; None where the system tells no limit.
+
+        Raises
+        ------
+        InputError
+            The structure cannot be evaluated, whatever its size.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            batch = self._checked_batch(atoms)
+            member = Member.of(atoms, batch, self.config.cutoff, self.config.max_neighbors)
+            edges, pairs = (count / len(atoms) for count in (member.size.edges, member.pairs))
+            with failures_described(batch, self.device):
+                return self._model.most_atoms(edges, self.forces, SEARCH_BYTES * pairs)
+
     def _checked_batch(self, atoms: Atoms, index: int = 0) -> StructureBatch:
         batch = StructureBatch.from_atoms([atoms], index)
         known = frozenset(self.card.elements) if self.card.elements is not None else None
@@ -261,7 +286,7 @@ class Potential:
         return member
 
     def _fits(self, size: Size) -> bool:
-        if self.device == "cpu" and size.edges > EDGES_PER_THREAD * torch.get_num_threads():
+        if self.device == "cpu" and size.edges > EDGES_TOGETHER * torch.get_num_threads():
             return False
         with torch.inference_mode(False), torch.no_grad():
             return self._model.fits(size, self.forces)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -147,3 +148,14 @@ def test_training_data(tmp_path):
     assert all(abs(frame.calc.results["forces"]).max() < 10 for frame in frames)
     assert any(abs(frame.calc.results["forces"][frame.constraints[0].index]).max() > 0.1 for frame in frames)
     assert len({frame.info["sid"] for frame in frames}) == 9
+
+
+def test_compare_with_literature(tmp_path):
+    """Energies in the published order correlate by one; Cu first instead of fifth leaves 1 - 6 (16 + 4) / (7 * 48)."""
+    published = json.loads((EXAMPLES / "screen_metals_literature.json").read_text(encoding="utf-8"))
+    energies = {metal: energy + 2.5 for metal, energy in published["sets"]["rmg-pbe-d3"]["values"]["H"].items()}
+    for changed, expected in (({}, "1.00"), ({"Cu": -2.93}, "0.64")):
+        rows = [f"{metal},H,{energy},True\n{metal},H,-9.0,False" for metal, energy in (energies | changed).items()]
+        (tmp_path / "table.csv").write_text("\n".join(["bulk,adsorbate,energy_eV,best", *rows]), encoding="utf-8")
+        output = run("compare_with_literature.py", "table.csv", folder=tmp_path)
+        assert f"H: rank correlation {expected} over 7 metals with rmg-pbe-d3" in output

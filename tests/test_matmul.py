@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from click.testing import CliRunner
 
 from escn_calc import ESCNCalculator, load_potential
+from escn_calc.bench import arithmetic
 from escn_calc.checkpoints.native import write_native
 from escn_calc.cli import main
 from escn_calc.errors import InputError
@@ -94,6 +95,18 @@ def test_record_of_a_run(model, labelled, tmp_path):
     CliRunner().invoke(main, [*words, "--matmul", "bfloat16", "--output-dir", str(tmp_path / "out")])
     record = json.loads((tmp_path / "out" / "slab.json").read_text())
     assert record["settings"]["matmul"] == "bfloat16"
+
+
+@has_bfloat16
+def test_bench_compares_it_with_plain_float32(model, labelled, tmp_path, monkeypatch):
+    monkeypatch.setattr(arithmetic, "CPU_SIZE", 16)
+    words = ["bench", labelled, "--model", str(model), "--device", "cpu", "--seconds", "0", "--batch", "1"]
+    out = tmp_path / "speed.json"
+    result = CliRunner().invoke(main, [*words, "--matmul", "bfloat16", "--json", str(out)], env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    assert "products in bfloat16" in result.stdout
+    largest = {row["against"]: row["relative_forces"] for row in json.loads(out.read_text())["differences"]["largest"]}
+    assert largest.keys() == {"one by one", "float32", "float64"} and 1e-5 < largest["float32"] < 0.05
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from escn_calc.convergence import (
 )
 from escn_calc.errors import CalculationError, CheckpointError, InputError, OutOfMemoryError
 from escn_calc.graph import radius_graph
+from escn_calc.nn.fast import FastESCN
 from escn_calc.nn.rotations import edge_frames, rolled
 from escn_calc.potential import Potential, Prediction, ReducedPrecisionWarning, load_potential
 from escn_calc.structures import StructureBatch
@@ -440,7 +441,7 @@ def test_out_of_memory_is_named(failure, monkeypatch):
     def fail(*_, **__):
         raise failure
 
-    monkeypatch.setattr(potential._model.network, "forward", fail)
+    monkeypatch.setattr(FastESCN, "__call__", fail)
     with pytest.raises(OutOfMemoryError, match=r"structure 0 \(CH4\): out of memory on cpu; use a smaller structure"):
         potential.evaluate([molecule("CH4")])
 
@@ -451,7 +452,7 @@ def test_other_failures_of_torch_are_named(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("something else\nand a stack of C++")
 
-    monkeypatch.setattr(potential._model.network, "forward", fail)
+    monkeypatch.setattr(FastESCN, "__call__", fail)
     with pytest.raises(CalculationError, match=r"structure 0 \(CH4\): the evaluation failed on cpu: something else$"):
         potential.evaluate([molecule("CH4")])
 

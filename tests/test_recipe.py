@@ -96,7 +96,7 @@ def shipped(tmp_path_factory):
 def test_shipped_model_has_finer_grids_and_the_trained_weights(shipped):
     model, _, slabs = shipped
     finer, trained = load_potential(model, dtype="float64"), load_potential(model.parent / "run/best", dtype="float64")
-    assert finer.config == replace(trained.config, resolution=24, edge_longitudes=15, num_sphere_samples=1152)
+    assert finer.config == replace(trained.config, resolution=30, edge_longitudes=15, num_sphere_samples=648)
     assert finer.card.metrics[RESIDUAL_METRIC] < 1e-7 < OTHER_GRIDS
     (one,), (other,) = finer.evaluate(slabs[:1]), trained.evaluate(slabs[:1])
     assert one.energy == pytest.approx(other.energy, abs=1e-3)

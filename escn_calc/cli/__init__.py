@@ -19,6 +19,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 SUBCOMMANDS = {
+    "bench": ("escn_calc.cli.bench", "Measure how fast a model is on this machine."),
     "evaluate": ("escn_calc.cli.evaluate", "Compare a model with labelled structures: metrics, tables, plots."),
     "export": ("escn_calc.cli.screen_export", "Write a table of the results of a screening campaign."),
     "md": ("escn_calc.cli.md", "Molecular dynamics of one structure."),

@@ -1,4 +1,4 @@
-"""SiLU on the sphere grid of an edge, for the coefficients of one resolution.
+"""SiLU on the sphere grid of an edge, for the coefficients (E, M_i, C) of one resolution, rows m-major.
 
 A function with orders 0 and 1 only is, on every latitude, f(a) = p + q cos(a - a0): what SiLU makes of it has the same
 phase a0, and only p and q decide about its size. Longitudes that are counted from the phase itself therefore give a
@@ -16,24 +16,12 @@ from escn_calc.nn.config import ESCNConfig
 from escn_calc.nn.layout import node_index
 from escn_calc.nn.sphere_grid import aligned_with_phase, edge_grid_matrices, edge_grid_shape, edge_latitudes
 
-#: Square of the amplitude q below which it fades out, so that the phase of nothing has derivatives of every order.
+#: What is added to the square of every amplitude q, so that the phase of nothing has derivatives of every order. What
+#: depends on the amplitude is a smooth function of its square, which only moves by this.
 FAINT = 1e-8
 
 
-class EdgeActivation(nn.Module):
-    """Maps coefficients (E, M_i, C) of one resolution, rows m-major, to those of SiLU of the function; same shape."""
-
-    @property
-    def points(self) -> int:
-        """Samples for every edge and channel."""
-        raise NotImplementedError
-
-    def axial(self, x: Tensor) -> Tensor:
-        """Do the same for functions of order 0 only: (E, lmax + 1, C) to the same shape, all that is not zero."""
-        raise NotImplementedError
-
-
-class FixedLongitudes(EdgeActivation):
+class FixedLongitudes(nn.Module):
     """On a grid that is fixed in the frame of the edge."""
 
     to_grid: Tensor
@@ -57,13 +45,13 @@ class FixedLongitudes(EdgeActivation):
         return self.from_grid @ F.silu(self.to_grid @ x)
 
     def axial(self, x: Tensor) -> Tensor:
-        """Map (E, lmax + 1, C) to the same shape on the first longitude, which stands for all."""
+        """Map functions of order 0 only, (E, lmax + 1, C), to the same shape; the first longitude stands for all."""
         to_grid = self.to_grid[:: self.longitudes, : self.degrees]
         from_grid = self.from_grid[: self.degrees].unflatten(1, (-1, self.longitudes)).sum(-1)
         return from_grid @ F.silu(to_grid @ x)
 
 
-class AlignedLongitudes(EdgeActivation):
+class AlignedLongitudes(nn.Module):
     """On longitudes counted from the phase of the function, where there are orders 0 and 1 only.
 
     Longitudes t_k = pi (k + 1/2) / n of the half circle are the nodes of Gauss & Chebyshev, exact up to
@@ -102,18 +90,23 @@ class AlignedLongitudes(EdgeActivation):
         mean = self.to_latitudes @ x[:, :degrees]
         slopes = x[:, degrees:].unflatten(1, (2, degrees - 1))
         cosine, sine = (self.slopes_to_latitudes @ slopes).unbind(1)
-        square = cosine.square() + sine.square()
-        length = (square + FAINT).sqrt()
-        amplitude = square / length
+        amplitude = (cosine.square() + sine.square() + FAINT).sqrt()
         samples = torch.addcmul(mean.flatten(1)[:, None], amplitude.flatten(1)[:, None], self.cosines)
         average, first = (self.averages @ F.silu(samples)).view(shape).unbind(1)
-        along = first / length
+        along = first / amplitude
         new_slopes = self.slopes_from_latitudes @ torch.stack((cosine * along, sine * along), dim=1)
         return torch.cat((self.from_latitudes @ average, new_slopes.flatten(1, 2)), dim=1)
 
     def axial(self, x: Tensor) -> Tensor:
-        """Map (E, lmax + 1, C) to the same shape."""
-        return self.from_latitudes @ F.silu(self.to_latitudes @ x)
+        """Map functions of order 0 only, (E, lmax + 1, C), to the same shape.
+
+        Two longitudes are exact to the square of ``FAINT``.
+        """
+        mean, shift = self.to_latitudes @ x, (FAINT / 2) ** 0.5
+        return self.from_latitudes @ (0.5 * (F.silu(mean + shift) + F.silu(mean - shift)))
+
+
+EdgeActivation = FixedLongitudes | AlignedLongitudes
 
 
 def edge_activation(config: ESCNConfig, index: int) -> EdgeActivation:

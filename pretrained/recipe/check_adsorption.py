@@ -111,13 +111,14 @@ def compare(pair: Pair, ours: list[Atoms], teachers: list[Atoms], energies: Call
 
 
 def errors_of(rows: list[dict]) -> dict[str, float | int | None]:
-    """Number, mean error, mean absolute error (eV) and rank correlation of some rows."""
+    """Number, mean error, mean and median absolute error (eV) and rank correlation of some rows, at least one."""
     model, teacher = (np.array([row[key] for row in rows]) for key in ("model_eV", "teacher_eV"))
     ranked = len(rows) >= FEWEST_FOR_RANKS
     return {
         "pairs": len(rows),
         "mean_error_eV": round(float((model - teacher).mean()), 4),
         "mae_eV": round(float(np.abs(model - teacher).mean()), 4),
+        "median_error_eV": round(float(np.median(np.abs(model - teacher))), 4),
         "spearman": round(float(spearmanr(model, teacher).statistic), 3) if ranked else None,
     }
 
@@ -129,6 +130,10 @@ def summary(rows: list[dict]) -> dict:
     agreeing = [row["site_regret_eV"] <= SAME_ENERGY for row in done]
     return {
         "all": errors_of(done),
+        "per_number_of_metals": {
+            number: errors_of([row for row in done if len(row["metals"]) == number])
+            for number in sorted({len(row["metals"]) for row in done})
+        },
         "favoured_site_within_0.05_eV": round(float(np.mean(agreeing)), 3),
         "per_adsorbate": {name: errors_of([row for row in done if row["adsorbate"] == name]) for name in adsorbates},
         "per_metal": {

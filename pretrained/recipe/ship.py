@@ -30,7 +30,7 @@ from escn_calc.familiarity import Familiarity, fit_familiarity
 from escn_calc.labels import DataSource, LabelKeys, read_frames
 from escn_calc.training.start import with_grids
 
-GRIDS = {"resolution": 24, "edge_longitudes": 15, "num_sphere_samples": 1152}
+GRIDS = {"resolution": 30, "edge_longitudes": 15, "num_sphere_samples": 648}
 NEAR_EQUILIBRIUM = 1.0
 DESCRIBED, LIMITS_FROM = 3000, 1000
 Figures = dict[str, int | float | str]

@@ -19,6 +19,7 @@ from escn_calc.errors import CalculationError, InputError
 from escn_calc.evaluation import evaluate_model
 from escn_calc.evaluation.evaluate import EnergyReferenceWarning
 from escn_calc.labels import LabelledFrame
+from escn_calc.nn.fast import FastESCN
 from escn_calc.potential import Potential
 from escn_calc.structures import UnseenElementWarning
 from tests.smooth import rattled_slab, smooth_checkpoint, write_smooth_model
@@ -105,7 +106,7 @@ def test_atoms_that_count(frames, model):
 
 def test_batches_do_not_matter(frames, model, monkeypatch):
     together = evaluate_model(model, frames)
-    monkeypatch.setattr("escn_calc.potential.EDGES_PER_THREAD", 1)
+    monkeypatch.setattr("escn_calc.potential.EDGES_TOGETHER", 1)
     calls, steps = evaluations(monkeypatch), []
     alone = evaluate_model(model, frames, progress=lambda done, total: steps.append((done, total)))
     assert calls == [1, 1, 1, 1] and steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -117,7 +118,7 @@ def test_a_failure_names_where_the_structure_came_from(frames, model, monkeypatc
     def failing(*_, **__):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(model._model.network, "forward", failing)
+    monkeypatch.setattr(FastESCN, "__call__", failing)
     with pytest.raises(CalculationError, match=r"data.extxyz@0: structure 0 \(C.*failed on cpu: something else"):
         evaluate_model(model, frames)
 

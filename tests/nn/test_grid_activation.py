@@ -83,6 +83,19 @@ def test_derivatives_where_there_is_an_amplitude_and_where_there_is_none():
     assert second.abs().max() < 1e3
 
 
+def test_curvature_where_there_is_no_amplitude():
+    """The second derivative by a slope is that of many fixed longitudes, at zero and a little beside it."""
+    for size in (0.0, 3e-5, 1e-3):
+        x = random_coefficients(1, 1)
+        x[:, DEGREES:] *= size
+        curvatures = []
+        for activation in (aligned(31), fixed(64)):
+            square = torch.autograd.functional.hessian(lambda y, a=activation: a(y)[:, :DEGREES].sum(), x).squeeze()
+            curvatures.append(square[DEGREES:, DEGREES:])
+        torch.testing.assert_close(*curvatures, rtol=0, atol=1e-6)
+        assert curvatures[0].abs().max() > 1e-2
+
+
 def test_single_precision_close_to_no_amplitude():
     x = random_coefficients()
     x[:, DEGREES:] *= torch.logspace(-9, 0, len(x), dtype=torch.float64)[:, None, None]

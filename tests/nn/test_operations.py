@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.multiply_adds import multiply_adds
+from escn_calc.bench.arithmetic import multiply_adds
 from escn_calc.nn import ESCN, ESCNConfig
 from escn_calc.nn.fast import FastESCN
 from escn_calc.nn.parameters import initialise

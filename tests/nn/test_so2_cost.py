@@ -5,10 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks.node_side import SHAPES, operations
-from benchmarks.peak_memory import peak_memory
 from benchmarks.so2_convolution import ASYMPTOTIC, DEGREES, FORMULAS, checked_operations, exponent
 from benchmarks.so2_forms import operations_of_so2_form, operations_of_tensor_product
 
@@ -92,28 +90,3 @@ def test_the_table_of_the_docs_for_mixing_on_nodes():
             f"| {k[0] + 2 * sum(k[1:])} C H / k + {k[0] + 4 * sum(k[1:])} H | {counts['edges'] / counts['nodes']:.1f} "
             f"| {measured['operations_ratio']:.1f} | {measured['times_as_fast']:.1f} |"
         ) in text
-
-
-def test_peak_memory_counts_what_is_alive_together():
-    x = torch.zeros(1000)
-
-    def chain():
-        first = x + 1
-        second = first + 1
-        del first
-        return (second * 2)[:10]
-
-    assert peak_memory(chain) == 2 * x.nbytes
-    assert peak_memory(lambda: x.view(10, 100)[3:]) == 0
-
-
-def test_peak_memory_counts_what_is_kept_for_derivatives():
-    x = torch.zeros(1000, requires_grad=True)
-
-    def chain():
-        values = x
-        for _ in range(10):
-            values = values.exp()
-        return values
-
-    assert peak_memory(chain) == 10 * x.nbytes

@@ -1,0 +1,1 @@
+"""What ``escn bench`` and the programs in ``benchmarks/`` share: clocks, counters and structures to measure on."""
