@@ -136,6 +136,7 @@ class EnergyModel:
             dtype,
             None if edge_grid is None else edge_grid.longitudes,
             roll_in_derivative=edge_grid is None or not edge_grid.frees_derivatives,
+            shared=True,
         ).to(device)
         if matmul != "full":
             reduce_products(self.network, matmul)

@@ -188,7 +188,7 @@ def _read_state(stored: object, config: ESCNConfig, prefixes: tuple[tuple[str, s
             continue
         if key in state:
             raise CheckpointError(f"two stored keys both mean {key}")
-        state[key] = tensor.detach().clone(memory_format=torch.contiguous_format)
+        state[key] = tensor.detach().contiguous()
     return state
 
 

@@ -14,6 +14,7 @@ def build_network(
     edge_longitudes: int | None = None,
     *,
     roll_in_derivative: bool = True,
+    shared: bool = False,
 ) -> ESCN:
     """Return the network of a checkpoint on the CPU, with its weights, in ``dtype``, ready for inference.
 
@@ -27,11 +28,14 @@ def build_network(
     edge_longitudes : replaces the longitudes of the edge grid; None keeps those of the checkpoint.
     roll_in_derivative : False if derivatives may leave the roll of the edge frames out, because the energy on this grid
         does not depend on it.
+    shared : whether weights that are in ``dtype`` already stay where they are, in the pages of a file perhaps, instead
+        of being copied. Such a network must not be trained.
     """
     config = checkpoint.config
     if edge_longitudes is not None:
         config = replace(config, edge_longitudes=edge_longitudes)
     with torch.device("cpu"):
         network = ESCN(config, dtype, roll_in_derivative=roll_in_derivative)
-    network.load_state_dict(checkpoint.state, strict=False)
+    state = {key: tensor.to(dtype) for key, tensor in checkpoint.state.items()} if shared else checkpoint.state
+    network.load_state_dict(state, strict=False, assign=shared)
     return network.eval().requires_grad_(False)
