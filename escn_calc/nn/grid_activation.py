@@ -2,8 +2,16 @@
 
 A function with orders 0 and 1 only is, on every latitude, f(a) = p + q cos(a - a0): what SiLU makes of it has the same
 phase a0, and only p and q decide about its size. Longitudes that are counted from the phase itself therefore give a
-result that follows every roll of the frame exactly, however few they are, and half of the circle is enough. Where
-there are higher orders, longitudes are fixed in the frame and have to be many.
+result that follows every roll of the frame exactly, however few they are, and half of the circle is enough.
+
+The coefficients are multiplied with the new amplitude over q, for which there are two integrals:
+
+    1/(pi q) int_0^2pi cos(t) SiLU(p + q cos t) dt = 1/pi int_0^2pi sin(t)^2 SiLU'(p + q cos t) dt.
+
+The first takes fewer longitudes where q is large, because SiLU is smoother than its derivative; the second needs no
+division by a q that may be nothing, which would drown derivatives in rounding. They are mixed, q^2 to ``SMALL``.
+
+Where there are higher orders, longitudes are fixed in the frame and have to be many.
 """
 
 from math import pi
@@ -19,6 +27,9 @@ from escn_calc.nn.sphere_grid import aligned_with_phase, edge_grid_matrices, edg
 #: What is added to the square of every amplitude q, so that the phase of nothing has derivatives of every order. What
 #: depends on the amplitude is a smooth function of its square, which only moves by this.
 FAINT = 1e-8
+
+#: Square of the amplitude at which the two integrals for the new one count the same.
+SMALL = 0.1
 
 
 class FixedLongitudes(nn.Module):
@@ -63,20 +74,22 @@ class AlignedLongitudes(nn.Module):
     slopes_to_latitudes: Tensor
     slopes_from_latitudes: Tensor
     cosines: Tensor
-    averages: Tensor
+    means: Tensor
+    mean_slopes: Tensor
 
     def __init__(self, config: ESCNConfig, index: int) -> None:
         super().__init__()
         (zero, one), weights = edge_latitudes(config, index)
         angles = pi * (torch.arange(edge_grid_shape(config, index)[1], dtype=torch.float64) + 0.5)
         cosines = (angles / len(angles)).cos()
-        averages = torch.stack((torch.ones_like(cosines), 2 * cosines)) / len(angles)
+        means = torch.stack((torch.ones_like(cosines), 2 * cosines)) / len(angles)
         self.register_buffer("to_latitudes", zero, persistent=False)
         self.register_buffer("from_latitudes", (2 * pi * weights[:, None] * zero).T.contiguous(), persistent=False)
         self.register_buffer("slopes_to_latitudes", one, persistent=False)
         self.register_buffer("slopes_from_latitudes", (pi * weights[:, None] * one).T.contiguous(), persistent=False)
         self.register_buffer("cosines", cosines[:, None], persistent=False)
-        self.register_buffer("averages", averages, persistent=False)
+        self.register_buffer("means", means, persistent=False)
+        self.register_buffer("mean_slopes", 2 * (1 - cosines.square()) / len(angles), persistent=False)
 
     @property
     def points(self) -> int:
@@ -90,10 +103,14 @@ class AlignedLongitudes(nn.Module):
         mean = self.to_latitudes @ x[:, :degrees]
         slopes = x[:, degrees:].unflatten(1, (2, degrees - 1))
         cosine, sine = (self.slopes_to_latitudes @ slopes).unbind(1)
-        amplitude = (cosine.square() + sine.square() + FAINT).sqrt()
+        square = cosine.square() + sine.square() + FAINT
+        amplitude = square.sqrt()
         samples = torch.addcmul(mean.flatten(1)[:, None], amplitude.flatten(1)[:, None], self.cosines)
-        average, first = (self.averages @ F.silu(samples)).view(shape).unbind(1)
-        along = first / amplitude
+        sigmoid = samples.sigmoid()
+        values = samples * sigmoid
+        derivatives = torch.addcmul(sigmoid, values, 1 - sigmoid)
+        average, first = (self.means @ values).view(shape).unbind(1)
+        along = (amplitude * first + SMALL * (self.mean_slopes @ derivatives).view_as(first)) / (square + SMALL)
         new_slopes = self.slopes_from_latitudes @ torch.stack((cosine * along, sine * along), dim=1)
         return torch.cat((self.from_latitudes @ average, new_slopes.flatten(1, 2)), dim=1)
 

@@ -105,3 +105,21 @@ def test_single_precision_close_to_no_amplitude():
         (gradient,) = torch.autograd.grad(aligned(9).to(dtype)(y).square().sum(), y)
         gradients.append(gradient.double())
     assert (gradients[0] - gradients[1]).abs().max() < 1e-5 * gradients[1].abs().max()
+
+
+def test_second_derivatives_in_single_precision_close_to_no_amplitude():
+    """What training on forces needs; a division by the amplitude would multiply rounding by its inverse square."""
+    draw = torch.Generator().manual_seed(1)
+    x = random_coefficients(400)
+    x[:, DEGREES:] *= torch.logspace(-9, 0, len(x), dtype=torch.float64)[:, None, None]
+    of_result, of_gradient = torch.randn(2, *x.shape, generator=draw, dtype=torch.float64)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        y = x.to(dtype).requires_grad_()
+        sum_of_result = (aligned(15).to(dtype)(y) * of_result.to(dtype)).sum()
+        (first,) = torch.autograd.grad(sum_of_result, y, create_graph=True)
+        (second,) = torch.autograd.grad((first * of_gradient.to(dtype)).sum(), y)
+        found.append((first.detach().double(), second.double()))
+    for single, double, most in zip(*found, (1e-6, 5e-3), strict=True):
+        errors = (single - double).abs().amax((1, 2)) / double.abs().amax((1, 2))
+        assert errors.max() < most
