@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from escn_calc.checkpoints.checkpoint import Checkpoint
 from escn_calc.nn import ESCN
@@ -36,6 +37,11 @@ def build_network(
         config = replace(config, edge_longitudes=edge_longitudes)
     with torch.device("cpu"):
         network = ESCN(config, dtype, roll_in_derivative=roll_in_derivative)
-    state = {key: tensor.to(dtype) for key, tensor in checkpoint.state.items()} if shared else checkpoint.state
+    state = {key: _usable(tensor, dtype) for key, tensor in checkpoint.state.items()} if shared else checkpoint.state
     network.load_state_dict(state, strict=False, assign=shared)
     return network.eval().requires_grad_(False)
+
+
+def _usable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights that may become parameters: those that were read in inference mode have to be copied."""
+    return tensor.clone().to(dtype) if tensor.is_inference() else tensor.to(dtype)

@@ -48,3 +48,11 @@ def test_training_leaves_the_checkpoint_as_it_was(file):
     for weight in network_to_train(checkpoint, torch.float32).parameters():
         weight.zero_()
     assert all(torch.equal(checkpoint.state[key], tensor) for key, tensor in before.items())
+
+
+@pytest.mark.filterwarnings("ignore::escn_calc.potential.TurningFramesWarning")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_checkpoint_that_was_read_in_inference_mode(file, dtype):
+    with torch.inference_mode():
+        potential = load_potential(loaded_from(file), device="cpu", dtype=dtype, forces="gradient")
+    assert not any(weight.is_inference() for weight in potential._model.network.parameters())
